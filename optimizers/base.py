@@ -1,0 +1,176 @@
+"""The contract of a lower-level optimizer.
+
+A *lower-level* (inner) optimizer says how the parameters φ of a network move on the support set of a task. Its own
+parameters θ, the meta-parameters, are shared by all tasks and learned over many of them; the start of φ is one of
+them. The contract is purely functional: a task's *state* goes in and a new state comes out, nothing about a task is
+ever kept on the module. Tasks can therefore be vmapped, a graph dies with its task, and evaluation leaves no trace.
+
+One inner loop, from the optimizer's side::
+
+    state = optimizer.init_state(noise)
+    for _ in range(steps):
+        φ = optimizer.params(state)                  # where the loss is taken
+        grads = ∇_φ loss(φ; support)
+        state = optimizer.step(state, grads)
+    outer_loss = optimizer.objective(task, trajectory)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+Params = dict[str, Tensor]
+"""Task parameters by the name they have in the network."""
+
+State = dict[str, Any]
+"""What a task carries from step to step: a (nested) dict whose leaves are tensors. Never modified in place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a reader must know of a method before reading its code. `list NAME` and the docs are made from it."""
+
+    title: str
+    """Its name in the literature, e.g. ``MetaSGD (diagonal PGD)``."""
+    paper: str
+    """Source: authors, title, venue and year."""
+    geometry: str
+    """The preconditioner or map in two or three words, e.g. ``diagonal``."""
+    equation: str
+    """One inner step in the notation φ, z, α, G, θ."""
+    learned: str
+    """The meta-parameters in one sentence."""
+    differences: str = ""
+    """Where paper and public code differ, and what is done here."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Meaning of each option of the constructor; its default is read from the signature."""
+    reconstructed: bool = False
+    """True where no public text settles the method: said wherever its result is shown."""
+    starts_as_maml: bool = True
+    """At its start the method traces exactly MAML's trajectory (METHODS §10)."""
+    alive: bool = True
+    """No meta-parameter has an identically zero gradient after two meta-steps."""
+
+
+class Task(Protocol):
+    """One task: support [S, ...] and query [Q, ...] inputs with their targets."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+class Trajectory(Protocol):
+    """What the inner loop hands to :meth:`InnerOptimizer.objective`."""
+
+    state: State
+    """The state after the last step, K."""
+    params: Params
+    """φ_K."""
+    visited: tuple[State, ...]
+    """The states at k = 0 … K, with their graph. Kept only where a graph is kept; empty otherwise."""
+
+
+class InnerOptimizer(nn.Module):
+    """Base of all lower-level optimizers; by itself it is the contract and no method.
+
+    Parameters
+    ----------
+    network:
+        What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0); it is
+        stored as ``self.network`` after :meth:`wire`. A regression network names its own loss by an attribute
+        ``loss(outputs, targets)``; otherwise the mean cross-entropy is used.
+    alpha:
+        Inner step size α > 0.
+    adapt:
+        Which parameters move: ``"all"``, ``"head"`` (the last layer: ANIL), ``"body"`` (all others: BOIL) or a
+        glob over parameter names. The others keep their meta-learned value.
+    first_order:
+        Treat the inner gradients as constants in the meta-gradient (first-order MAML). The inner loop reads it.
+    """
+
+    card: ClassVar[Card]
+
+    def __init__(
+        self, network: nn.Module, *, alpha: float = 0.01, adapt: str = "all", first_order: bool = False
+    ) -> None:
+        super().__init__()
+        if not alpha > 0:
+            raise ValueError(f"alpha must be a positive step size, got {alpha}")
+        self.alpha = float(alpha)
+        self.first_order = bool(first_order)
+        self.network = self.wire(network)
+        self.adapted: tuple[str, ...] = self._select(adapt)
+
+    def wire(self, network: nn.Module) -> nn.Module:
+        """The network as this method needs it (warp layers, say). Default: unchanged."""
+        return network
+
+    def adaptable(self) -> tuple[str, ...]:
+        """Names of the network parameters that may move on a task. Methods that freeze their own layers override."""
+        return tuple(name for name, _ in self.network.named_parameters())
+
+    def noise(self, generator: torch.Generator) -> Tensor | None:
+        """One task's random numbers, drawn outside vmap from `generator` (a CPU generator). Default: none."""
+        return None
+
+    def init_state(self, noise: Tensor | None = None) -> State:
+        """θ → the state from which a new task starts. Default: ``{"phi": φ_0}``."""
+        return {"phi": self.start()}
+
+    def params(self, state: State) -> Params:
+        """The point φ where the loss is taken. Default: ``state["phi"]``."""
+        return state["phi"]
+
+    def step(self, state: State, grads: Params) -> State:
+        """One update from G = ∇_φ L_S at ``params(state)``, keyed like it."""
+        raise NotImplementedError
+
+    def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
+        """The outer loss of one task, a scalar. Default: the query nll at φ_K."""
+        return self.loss(trajectory.params, task.query_x, task.query_y)
+
+    # What every method may use.
+
+    def start(self) -> Params:
+        """The learned start of the adapted parameters, by name."""
+        named = dict(self.network.named_parameters())
+        return {name: named[name] for name in self.adapted}
+
+    def predict(self, params: Params, x: Tensor) -> Tensor:
+        """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ."""
+        return functional_call(self.network, params, (x,))
+
+    def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss (nats for classification) at φ = `params`, a scalar."""
+        loss = getattr(self.network, "loss", F.cross_entropy)
+        return loss(self.predict(params, x), y)
+
+    def step_multiply_adds(self) -> int:
+        """Multiply-adds of one :meth:`params` + :meth:`step`, the network's own passes excluded. Default: d, for α·G."""
+        return sum(value.numel() for value in self.start().values())
+
+    def _select(self, adapt: str) -> tuple[str, ...]:
+        names = self.adaptable()
+        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        head = tuple(name for name in names if name.rpartition(".")[0] == owners[-1])
+        if adapt == "all":
+            return names
+        if adapt == "head":
+            return head
+        if adapt == "body":
+            return tuple(name for name in names if name not in head)
+        chosen = tuple(name for name in names if fnmatch.fnmatchcase(name, adapt))
+        if not chosen:
+            raise ValueError(
+                f"adapt={adapt!r} matches no parameter; expected 'all', 'head', 'body' or a pattern over {', '.join(names)}"
+            )
+        return chosen
