@@ -1,0 +1,153 @@
+"""What a run is: method × data set × ways × shots × recipe × seed, with every knob spelled out.
+
+A :class:`RunSpec` is the whole of what determines a run's numbers. It is plain data: it validates itself, goes to
+JSON and back without loss, and names its own directory, so that the same spec always finds the same run. Where it
+runs (device, workers, strategy) does not belong to it: that is recorded beside the results as environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.errors import UserError, nearest
+
+SCHEMA = 1
+RECIPES = ("controlled", "published")
+Value = bool | int | float | str
+
+
+def knob(default: Any, text: str, *, at_least: float | None = None, above: float | None = None,
+         choices: tuple[str, ...] = (), phase: str = "training") -> Any:
+    """A dataclass field with its help text, its bounds and the phase (training or evaluation) that it belongs to."""
+    return field(default=default, metadata={
+        "help": text, "at_least": at_least, "above": above, "choices": choices, "phase": phase,
+    })  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run. Fields of phase ``evaluation`` do not change what is learned, only how it is measured."""
+
+    # what is compared
+    method: str = knob("maml", "the lower-level optimizer, by its registry name")
+    options: dict[str, Value] = field(default_factory=dict, metadata={"help": "options of the method"})
+    dataset: str = knob("glyphs", "data set name, or path of a folder or archive of class folders")
+    ways: int = knob(5, "classes per task", at_least=2)
+    shots: int = knob(1, "support images per class", at_least=1)
+    seed: int = knob(0, "seed of the start, the tasks and the noise", at_least=0)
+    recipe: str = knob("controlled", "like for like, or as each method was published", choices=RECIPES)
+    # the network
+    network: str = knob("cnn4", "network that is adapted")
+    channels: int = knob(32, "width of the network", at_least=1)
+    # the inner loop
+    alpha: float = knob(0.01, "inner step size α on the mean support loss", above=0)
+    steps: int = knob(5, "inner steps K in training", at_least=1)
+    # the outer loop
+    query_train: int = knob(15, "query images per class in training", at_least=1)
+    meta_batch: int = knob(4, "tasks per meta-step", at_least=1)
+    iterations: int = knob(60_000, "meta-steps", at_least=0)
+    meta_optimizer: str = knob("adam", "optimizer of the meta-parameters", choices=("adam", "sgd"))
+    meta_lr: float = knob(1e-3, "its learning rate", above=0)
+    momentum: float = knob(0.0, "Nesterov momentum of sgd", at_least=0)
+    weight_decay: float = knob(0.0, "L2 penalty on all meta-parameters", at_least=0)
+    lr_step: int = knob(0, "iterations between decays of the learning rate (0: constant)", at_least=0)
+    lr_gamma: float = knob(0.1, "factor of each decay", above=0)
+    clip: float = knob(0.0, "clip each entry of the meta-gradient to ± this (0: off)", at_least=0)
+    on_nonfinite: str = knob("stop", "a meta-step with NaN or Inf: end the run as diverged, or skip and count it",
+                             choices=("stop", "skip"))  # fmt: skip
+    precision: str = knob("float32", "arithmetic of the network", choices=("float32", "tf32", "float64"))
+    # selection
+    validate_every: int = knob(2_000, "iterations between meta-validations", at_least=1)
+    validation_tasks: int = knob(1_000, "tasks of a meta-validation", at_least=1)
+    # measuring
+    query_test: int = knob(15, "query images per class in validation and test", at_least=1, phase="evaluation")
+    eval_steps: int = knob(5, "inner steps after which accuracy is measured", at_least=0, phase="evaluation")
+    trace_steps: int = knob(10, "inner steps of the recorded support nll and gradient norm", at_least=0,
+                            phase="evaluation")  # fmt: skip
+    tasks: int = knob(1_000, "new tasks that the method is measured on", at_least=1, phase="evaluation")
+
+    def __post_init__(self) -> None:
+        for knob_ in dataclasses.fields(self):
+            value = getattr(self, knob_.name)
+            object.__setattr__(self, knob_.name, _checked(knob_, value))
+        if self.trace_steps < self.eval_steps:
+            object.__setattr__(self, "trace_steps", self.eval_steps)
+        if self.momentum and self.meta_optimizer != "sgd":
+            raise UserError(f"momentum {self.momentum} goes with meta_optimizer sgd, not {self.meta_optimizer}")
+
+    # identity
+
+    @property
+    def name(self) -> str:
+        """Readable, derived from the spec alone, safe as a directory name."""
+        readable = (_slug(self.dataset), f"{self.ways}way", f"{self.shots}shot", _slug(self.method), self.recipe)
+        return "-".join((*readable, f"seed{self.seed}", self.digest()))
+
+    def digest(self) -> str:
+        """First 8 hex digits of the SHA-256 of the canonical JSON."""
+        return _digest(self.to_dict())
+
+    def training_digest(self) -> str:
+        """The same, of what determines the learned meta-parameters: equal digests share a trained checkpoint.
+
+        Validation uses the test protocol, so that ``query_test`` and ``eval_steps`` bear on which checkpoint is best.
+        """
+        selection = {"query_test", "eval_steps"} if self.iterations else set()
+        phases = {knob_.name: knob_.metadata.get("phase") for knob_ in dataclasses.fields(self)}
+        kept = {key: value for key, value in self.to_dict().items()
+                if phases[key] != "evaluation" or key in selection}  # fmt: skip
+        return _digest(kept)
+
+    # plain data
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunSpec:
+        """The inverse of :meth:`to_dict`; an unknown or missing key is a :class:`UserError`."""
+        names = [knob_.name for knob_ in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise UserError(f"unknown knob {key!r}{nearest(str(key), names)}; expected one of {', '.join(names)}")
+        return cls(**values)
+
+
+def _checked(knob_: dataclasses.Field, value: Any) -> Any:
+    """`value` as the knob's type, inside its bounds."""
+    name, limits = knob_.name, knob_.metadata
+    kind = {"int": int, "float": float, "str": str}.get(str(knob_.type))
+    if kind is None:  # options: a flat dict of plain values, in a fixed order
+        if not isinstance(value, dict) or not all(isinstance(entry, Value) for entry in value.values()):
+            raise UserError(f"{name} must be a flat table of numbers, strings and booleans, got {value!r}")
+        return dict(sorted(value.items()))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{name} must be {kind.__name__}, got {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, got {value}")
+    if limits.get("at_least") is not None and value < limits["at_least"]:
+        raise UserError(f"{name} must be at least {limits['at_least']}, got {value}")
+    if limits.get("above") is not None and value <= limits["above"]:
+        raise UserError(f"{name} must be above {limits['above']}, got {value}")
+    if limits.get("choices") and value not in limits["choices"]:
+        raise UserError(f"{name} {value!r} is unknown{nearest(value, limits['choices'])}; "
+                        f"expected {' or '.join(limits['choices'])}")  # fmt: skip
+    return value
+
+
+def _slug(text: str) -> str:
+    """The last path component without anything that a file system or a reader could misunderstand."""
+    base = re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+    return re.sub(r"[^A-Za-z0-9_]+", "-", base).strip("-").lower() or "data"
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,231 @@
+"""Meta-training: learn an optimizer's meta-parameters over many tasks, and keep the best by meta-validation.
+
+Everything random is a function of (spec, iteration): tasks by their index, per-task noise by seed and index, the
+learning rate by iteration. A checkpoint is therefore small — meta-parameters, the meta-optimizer's moments, the best so
+far — and a run that was killed goes on to the same numbers, bit by bit on CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmark import data
+from benchmark.evaluate import draw_noise, measure, to_device
+from benchmark.metagrad import meta_gradient
+from benchmark.parallel import Group
+from benchmark.spec import RunSpec
+from benchmark.statistics import task_interval
+from optimizers.base import InnerOptimizer
+
+
+class Diverged(Exception):
+    """NaN or Inf in a meta-step's loss or gradient, or at meta-validation."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass
+class Progress:
+    """Where meta-training stands: all that a checkpoint holds besides the meta-optimizer's moments."""
+
+    iteration: int = 0
+    losses: list[float] = field(default_factory=list)
+    skipped: int = 0
+    validations: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_iteration: int = 0
+    best_accuracy: float = -math.inf
+    wall_s: float = 0.0
+
+    def training_table(self) -> pd.DataFrame:
+        return pd.DataFrame({"iteration": np.arange(1, len(self.losses) + 1), "loss": self.losses})
+
+    def validation_table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.validations, columns=["iteration", "accuracy", "accuracy_ci95", "nll"])
+
+
+def train(
+    optimizer: InnerOptimizer,
+    dataset: data.Dataset,
+    spec: RunSpec,
+    *,
+    group: Group,
+    device: torch.device,
+    strategy: str = "auto",
+    checkpoint: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any], Progress], None] = lambda payload, progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    save_every_s: float = 30.0,
+) -> Progress:
+    """Run `spec.iterations` meta-steps and leave the best meta-parameters in `optimizer`.
+
+    One meta-step: θ ← MetaOpt(θ, mean over the meta-batch of ∇_θ objective). Best is by validation accuracy (by nll
+    for regression), the earlier one on a tie.
+
+    Parameters
+    ----------
+    checkpoint: what `save` got last; training goes on from there.
+    save: called with (payload, progress) at every validation, every `save_every_s` seconds, and when asked to stop.
+    should_stop: polled after each meta-step; when true, `save` is called and :class:`Interrupted` raised.
+
+    Raises
+    ------
+    Diverged: with the iteration, when a meta-step is not finite and the spec does not say to skip.
+    """
+    meta_optimizer = create_meta_optimizer(optimizer, spec)
+    progress = Progress()
+    if checkpoint is not None:
+        progress = restore(checkpoint, optimizer, meta_optimizer)
+    started = saved = time.monotonic()
+    before_s = progress.wall_s
+
+    def save_now() -> None:
+        nonlocal saved
+        progress.wall_s = before_s + time.monotonic() - started
+        save(snapshot(progress, optimizer, meta_optimizer), progress)
+        saved = time.monotonic()
+
+    while progress.iteration < spec.iterations:
+        loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy)
+        progress.iteration += 1
+        progress.losses.append(loss)
+        on_step(progress)
+        last = progress.iteration == spec.iterations
+        if progress.iteration % spec.validate_every == 0 or last:
+            _validate(optimizer, dataset, spec, progress, group, device, strategy)
+            save_now()
+        stop = group.any_(should_stop())
+        if stop or group.any_(time.monotonic() - saved > save_every_s):
+            save_now()
+        if stop and not last:
+            raise Interrupted(f"interrupted at iteration {progress.iteration}")
+    if progress.best is not None:
+        optimizer.load_state_dict(progress.best)
+    return progress
+
+
+def create_meta_optimizer(optimizer: InnerOptimizer, spec: RunSpec) -> torch.optim.Optimizer:
+    """The optimizer of θ that `spec` names."""
+    parameters = list(optimizer.parameters())
+    if spec.meta_optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=spec.meta_lr, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(parameters, lr=spec.meta_lr, momentum=spec.momentum, nesterov=spec.momentum > 0,
+                           weight_decay=spec.weight_decay)  # fmt: skip
+
+
+def learning_rate(spec: RunSpec, iteration: int) -> float:
+    """η_i = meta_lr · γ^⌊i / lr_step⌋ for the meta-step that follows `iteration` completed ones."""
+    return spec.meta_lr * spec.lr_gamma ** (iteration // spec.lr_step) if spec.lr_step else spec.meta_lr
+
+
+def _meta_step(
+    optimizer: InnerOptimizer,
+    meta_optimizer: torch.optim.Optimizer,
+    dataset: data.Dataset,
+    spec: RunSpec,
+    progress: Progress,
+    group: Group,
+    device: torch.device,
+    strategy: str,
+) -> float:
+    first = progress.iteration * spec.meta_batch
+    indices = range(first, first + spec.meta_batch)
+    mine = [indices[i] for i in group.share(len(indices))]
+    batch = data.sample(dataset, "train", spec.ways, spec.shots, spec.query_train, spec.seed, mine)
+    loss, gradients = meta_gradient(
+        optimizer, to_device(batch, device, spec), steps=spec.steps, strategy=strategy, group=group,
+        noise=draw_noise(optimizer, spec, "train", mine, device),
+    )  # fmt: skip
+    value = float(loss)
+    finite = math.isfinite(value) and all(bool(torch.isfinite(each).all()) for each in gradients.values())
+    if not finite:
+        if spec.on_nonfinite == "stop":
+            raise Diverged(f"meta-step {progress.iteration + 1}: loss or meta-gradient is not finite (loss {value:g})")
+        progress.skipped += 1
+        return value
+    for name, parameter in optimizer.named_parameters():
+        gradient = gradients[name]
+        parameter.grad = gradient.clamp(-spec.clip, spec.clip) if spec.clip else gradient
+    for settings in meta_optimizer.param_groups:
+        settings["lr"] = learning_rate(spec, progress.iteration)
+    meta_optimizer.step()
+    meta_optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _validate(
+    optimizer: InnerOptimizer,
+    dataset: data.Dataset,
+    spec: RunSpec,
+    progress: Progress,
+    group: Group,
+    device: torch.device,
+    strategy: str,
+) -> None:
+    """Measure on the validation classes and keep the meta-parameters if they are the best so far."""
+    table = measure(optimizer, dataset, spec, "val", spec.validation_tasks, steps=spec.eval_steps,
+                    trace_steps=spec.eval_steps, group=group, device=device, strategy=strategy)  # fmt: skip
+    accuracy, nll = task_interval(table["accuracy"]), task_interval(table["nll"])
+    progress.validations.append(
+        {"iteration": progress.iteration, "accuracy": accuracy.mean, "accuracy_ci95": accuracy.half, "nll": nll.mean}
+    )
+    if nll.count == 0:
+        raise Diverged(f"meta-validation after meta-step {progress.iteration}: no task has a finite loss")
+    if nll.excluded:  # counted in neither mean, so these meta-parameters cannot be compared with others
+        return
+    score = accuracy.mean if accuracy.count else -nll.mean
+    if score > progress.best_accuracy:
+        progress.best_accuracy, progress.best_iteration = score, progress.iteration
+        progress.best = {key: value.detach().clone() for key, value in optimizer.state_dict().items()}
+
+
+# Checkpoints
+
+
+def snapshot(progress: Progress, optimizer: InnerOptimizer, meta_optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Plain values and CPU tensors from which :func:`restore` goes on bit by bit."""
+    on_cpu = {key: value.detach().cpu().clone() for key, value in optimizer.state_dict().items()}
+    best = None if progress.best is None else {key: value.cpu() for key, value in progress.best.items()}
+    return {
+        "iteration": progress.iteration,
+        "meta_parameters": on_cpu,
+        "meta_optimizer": meta_optimizer.state_dict(),
+        "losses": torch.tensor(progress.losses, dtype=torch.float64),
+        "skipped": progress.skipped,
+        "validations": progress.validations,
+        "best": best,
+        "best_iteration": progress.best_iteration,
+        "best_accuracy": progress.best_accuracy,
+        "wall_s": progress.wall_s,
+    }
+
+
+def restore(
+    payload: dict[str, Any], optimizer: InnerOptimizer, meta_optimizer: torch.optim.Optimizer | None = None
+) -> Progress:
+    """Load a :func:`snapshot` into `optimizer` (and `meta_optimizer`) and return where training stood."""
+    optimizer.load_state_dict(payload["meta_parameters"])
+    if meta_optimizer is not None:
+        meta_optimizer.load_state_dict(payload["meta_optimizer"])
+    return Progress(
+        iteration=payload["iteration"],
+        losses=payload["losses"].tolist(),
+        skipped=payload["skipped"],
+        validations=list(payload["validations"]),
+        best=payload["best"],
+        best_iteration=payload["best_iteration"],
+        best_accuracy=payload["best_accuracy"],
+        wall_s=payload["wall_s"],
+    )
