@@ -1,0 +1,110 @@
+"""The inner loop: from a task's support set to its trajectory φ_0 … φ_K.
+
+    state_0 = init_state(noise);   state_k = step(state_{k−1}, ∇_φ L_S(φ_{k−1})),   φ_k = params(state_k)
+
+Three ways to walk it. Without a graph (evaluation), nothing is kept but the trace. With a graph, every inner gradient
+is itself differentiable, for the second-order meta-gradient. In first order (``optimizer.first_order``), inner
+gradients are constants of the graph, so no second derivative is ever built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from optimizers.base import InnerOptimizer, Params, State
+
+
+@dataclass
+class Trajectory:
+    """One task's inner loop."""
+
+    state: State
+    """The state after the last step."""
+    params: Params
+    """φ_K by name."""
+    nll: Tensor
+    """Support loss at k = 0 … K, [K+1], without a graph; empty where no trace was asked for."""
+    grad_norm: Tensor
+    """‖∇_φ L_S‖₂ over all adapted parameters at k = 0 … K, [K+1]; empty where no trace was asked for."""
+    visited: tuple[State, ...] = field(default=())
+    """The states at k = 0 … K with their graph; empty where no graph is kept."""
+
+
+def adapt(
+    optimizer: InnerOptimizer,
+    support_x: Tensor,
+    support_y: Tensor,
+    steps: int = 5,
+    create_graph: bool = False,
+    noise: Tensor | None = None,
+    trace: bool = True,
+) -> Trajectory:
+    """Adapt to one task by `steps` ≥ 0 inner updates.
+
+    support_x [S, ...] and support_y [S, ...] are the support set; `noise` is what the method draws per task.
+    `create_graph` keeps the graph from the meta-parameters to the returned state. `trace` fills ``nll`` and
+    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look.
+    """
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    nll: list[Tensor] = []
+    norm: list[Tensor] = []
+
+    def record(loss: Tensor, grads: Params) -> None:
+        if trace:
+            nll.append(loss.detach())
+            norm.append(_norm(grads))
+
+    with torch.set_grad_enabled(create_graph):
+        state = optimizer.init_state(noise)
+        visited = [state]
+        for _ in range(steps):
+            state, loss, grads = inner_step(optimizer, state, support_x, support_y, create_graph=create_graph)
+            record(loss, grads)
+            if create_graph:
+                visited.append(state)
+        params = optimizer.params(state)
+        if trace:
+            record(*support_gradient(optimizer, params, support_x, support_y, create_graph=False))
+    empty = support_x.new_empty(0)
+    return Trajectory(
+        state=state,
+        params=params,
+        nll=torch.stack(nll) if trace else empty,
+        grad_norm=torch.stack(norm) if trace else empty,
+        visited=tuple(visited) if create_graph else (),
+    )
+
+
+def inner_step(
+    optimizer: InnerOptimizer, state: State, x: Tensor, y: Tensor, *, create_graph: bool
+) -> tuple[State, Tensor, Params]:
+    """One update on the support set (x, y): the next state, and the loss and gradient at the present one."""
+    second_order = create_graph and not optimizer.first_order
+    with torch.set_grad_enabled(second_order):
+        params = optimizer.params(state)
+    loss, grads = support_gradient(optimizer, params, x, y, create_graph=second_order)
+    return optimizer.step(state, grads), loss, grads
+
+
+def support_gradient(
+    optimizer: InnerOptimizer, params: Params, x: Tensor, y: Tensor, *, create_graph: bool
+) -> tuple[Tensor, Params]:
+    """Loss and its gradient with respect to φ = `params`; zeros where the loss does not depend on a parameter."""
+    if create_graph:
+        point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+    else:
+        point = {name: p.detach().requires_grad_() for name, p in params.items()}
+    with torch.enable_grad():
+        loss = optimizer.loss(point, x, y)
+        found = torch.autograd.grad(loss, list(point.values()), create_graph=create_graph, allow_unused=True)
+    return loss, {
+        name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(point.items(), found, strict=True)
+    }
+
+
+def _norm(grads: Params) -> Tensor:
+    return torch.stack([g.detach().square().sum() for g in grads.values()]).sum().sqrt()

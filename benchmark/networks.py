@@ -1,0 +1,166 @@
+"""The networks that are adapted: CNN4, ResNet-12 and the sine MLP.
+
+Every network says of itself what methods need: :meth:`Network.blocks` groups its parameters by layer, in order, and
+:meth:`Network.places` lists where :meth:`Network.insert` may put a further layer (warp layers, MT-net's transforms).
+Batch norm always uses the statistics of the batch at hand and keeps no running ones, as in every public few-shot
+code: the support set in the inner loop, the query set at prediction. A network draws its parameters from torch's
+global generator: call ``torch.manual_seed`` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.errors import UserError, nearest
+
+EPS = 1e-5
+
+
+class BatchNorm(nn.Module):
+    """γ ⊙ (x − μ) / √(σ² + 1e-5) + β with each channel's mean μ and variance σ² over the batch and all positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] → same
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=EPS)
+
+
+class Network(nn.Module):
+    """What all networks share: blocks of parameters, and places where a further layer can be inserted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inserted = nn.ModuleDict()
+
+    def places(self, kind: str) -> dict[str, int]:
+        """Where a layer may be inserted, in order, with the channels there.
+
+        `kind` is ``"layer"`` (after a convolution or linear layer, before its normalisation or non-linearity),
+        ``"block"`` (after a whole block, pooling included) or ``"head"`` (on the outputs).
+        """
+        raise NotImplementedError
+
+    def insert(self, place: str, layer: nn.Module) -> None:
+        """Apply `layer` at `place`, one of :meth:`places`; its parameters are named ``inserted.<place>.*``."""
+        known = {name for kind in ("layer", "block", "head") for name in self.places(kind)}
+        if place not in known:
+            raise ValueError(f"no place {place!r} in {type(self).__name__}; expected one of {', '.join(sorted(known))}")
+        if place in self.inserted:
+            raise ValueError(f"{place!r} already holds an inserted layer")
+        self.inserted[place] = layer
+
+    def blocks(self) -> list[list[str]]:
+        """Names of the network's own parameters by block, in order; inserted layers belong to none."""
+        groups: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            if not name.startswith("inserted."):
+                groups.setdefault(self._block_of(name), []).append(name)
+        return list(groups.values())
+
+    def _block_of(self, name: str) -> str:
+        """The block of a parameter: the trailing digits of its module, else the module's name."""
+        owner = name.split(".")[0]
+        return owner.lstrip("abcdefghijklmnopqrstuvwxyz_") or owner
+
+    def _at(self, place: str, x: Tensor) -> Tensor:
+        return self.inserted[place](x) if place in self.inserted else x
+
+
+class CNN4(Network):
+    """4 × (3×3 convolution, batch norm, ReLU, 2×2 max-pool), then one linear layer: [N, C_in, H, W] → [N, ways].
+
+    Each pooling halves height and width, rounding down; at 84, 32 and 28 pixels the head sees 25, 4 and 1 positions.
+    A convolution's bias is removed again by the batch norm behind it: it is a parameter of the network, as in every
+    public code base, but its gradient is zero and no work is done for it.
+    """
+
+    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        inputs, height, width = image_shape
+        if min(height, width) < 16:
+            raise UserError(f"cnn4 halves the image four times and needs at least 16×16 pixels, got {height}×{width}")
+        self.channels, self.ways = channels, ways
+        for i in range(1, 5):
+            self.add_module(f"conv{i}", nn.Conv2d(inputs if i == 1 else channels, channels, 3, padding=1))
+            self.add_module(f"norm{i}", BatchNorm(channels))
+        self.head = nn.Linear(channels * (height // 16) * (width // 16), ways)
+
+    def places(self, kind: str) -> dict[str, int]:
+        prefix = {"layer": "conv", "block": "block"}.get(kind)
+        if prefix:
+            return {f"{prefix}{i}": self.channels for i in range(1, 5)}
+        return {"head": self.ways}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, 5):
+            conv = getattr(self, f"conv{i}")
+            if type(conv) is nn.Conv2d and f"conv{i}" not in self.inserted:
+                x = F.conv2d(x, conv.weight, None, padding=1)  # the batch norm would remove the bias
+            else:
+                x = self._at(f"conv{i}", conv(x))
+            x = F.max_pool2d(F.relu(getattr(self, f"norm{i}")(x)), 2)
+            x = self._at(f"block{i}", x)
+        return self._at("head", self.head(x.flatten(1)))
+
+
+class SineMLP(Network):
+    """Two hidden ReLU layers of 40 units, one input, one output: regression on sine waves (Finn et al., ICML 2017)."""
+
+    def __init__(self, *, hidden: int = 40) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.linear1 = nn.Linear(1, hidden)
+        self.linear2 = nn.Linear(hidden, hidden)
+        self.head = nn.Linear(hidden, 1)
+
+    def places(self, kind: str) -> dict[str, int]:
+        if kind == "head":
+            return {"head": 1}
+        prefix = "linear" if kind == "layer" else "block"
+        return {f"{prefix}{i}": self.hidden for i in (1, 2)}
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 1] → [N, 1]
+        for i in (1, 2):
+            x = self._at(f"linear{i}", getattr(self, f"linear{i}")(x))
+            x = self._at(f"block{i}", F.relu(x))
+        return self._at("head", self.head(x))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error, a scalar."""
+        return F.mse_loss(outputs, targets)
+
+
+def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
+    return CNN4(ways=ways, image_shape=image_shape, channels=channels)
+
+
+def _sine(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
+    return SineMLP()
+
+
+NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int], Network]] = {
+    "cnn4": _cnn4,
+    "sine-mlp": _sine,
+}
+
+
+def available() -> list[str]:
+    """Names of the networks."""
+    return list(NETWORKS)
+
+
+def create(
+    name: str, ways: int = 5, image_shape: tuple[int, int, int] = (1, 28, 28), channels: int = 32, **options: Any
+) -> Network:
+    """The network called `name`, with fresh parameters from torch's global generator."""
+    if name not in NETWORKS:
+        raise UserError(f"no network {name!r}{nearest(name, NETWORKS)}; expected one of {', '.join(NETWORKS)}")
+    return NETWORKS[name](ways, image_shape, channels, **options)
