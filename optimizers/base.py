@@ -18,6 +18,8 @@ One inner loop, from the optimizer's side::
 from __future__ import annotations
 
 import fnmatch
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -26,11 +28,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from optimizers.errors import BadOption
+
 Params = dict[str, Tensor]
 """Task parameters by the name they have in the network."""
 
 State = dict[str, Any]
 """What a task carries from step to step: a (nested) dict whose leaves are tensors. Never modified in place."""
+
+
+def key(name: str) -> str:
+    """`name` as a key of a ParameterDict, where a dot is not allowed: ``conv1.weight`` → ``conv1-weight``."""
+    return name.replace(".", "-")
+
+
+def parameters(values: Mapping[str, Tensor]) -> nn.ParameterDict:
+    """Meta-parameters by the :func:`key` of what they act on, in the order of `values`."""
+    return nn.ParameterDict(OrderedDict((key(name), nn.Parameter(value)) for name, value in values.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +118,7 @@ class InnerOptimizer(nn.Module):
     ) -> None:
         super().__init__()
         if not alpha > 0:
-            raise ValueError(f"alpha must be a positive step size, got {alpha}")
+            raise BadOption(f"alpha must be a positive step size, got {alpha}")
         self.alpha = float(alpha)
         self.first_order = bool(first_order)
         self.network = self.wire(network)
@@ -145,6 +159,19 @@ class InnerOptimizer(nn.Module):
         named = dict(self.network.named_parameters())
         return {name: named[name] for name in self.adapted}
 
+    def blocks(self) -> list[tuple[str, ...]]:
+        """The adapted names, layer block by layer block in the network's order; empty blocks are left out.
+
+        A network names its blocks by a method ``blocks()``; otherwise the parameters of one module are one block.
+        """
+        if hasattr(self.network, "blocks") and callable(self.network.blocks):
+            named = [tuple(block) for block in self.network.blocks()]
+        else:
+            owners = dict.fromkeys(name.rpartition(".")[0] for name in self.adapted)
+            named = [tuple(name for name in self.adapted if name.rpartition(".")[0] == owner) for owner in owners]
+        kept = [tuple(name for name in block if name in self.adapted) for block in named]
+        return [block for block in kept if block]
+
     def predict(self, params: Params, x: Tensor) -> Tensor:
         """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ."""
         return functional_call(self.network, params, (x,))
@@ -155,7 +182,10 @@ class InnerOptimizer(nn.Module):
         return loss(self.predict(params, x), y)
 
     def step_multiply_adds(self) -> int:
-        """Multiply-adds of one :meth:`params` + :meth:`step`, the network's own passes excluded. Default: d, for α·G."""
+        """Multiply-adds of one :meth:`params` and one :meth:`step`, the network's own passes excluded.
+
+        Default: d, for α G.
+        """
         return sum(value.numel() for value in self.start().values())
 
     def _select(self, adapt: str) -> tuple[str, ...]:
@@ -170,7 +200,8 @@ class InnerOptimizer(nn.Module):
             return tuple(name for name in names if name not in head)
         chosen = tuple(name for name in names if fnmatch.fnmatchcase(name, adapt))
         if not chosen:
-            raise ValueError(
-                f"adapt={adapt!r} matches no parameter; expected 'all', 'head', 'body' or a pattern over {', '.join(names)}"
+            raise BadOption(
+                f"adapt={adapt!r} matches no parameter; expected 'all', 'head', 'body' or a pattern over "
+                f"{', '.join(names)}"
             )
         return chosen

@@ -1,0 +1,29 @@
+"""Gradient descent from a learned start: MAML.
+
+The simplest lower-level optimizer and the yardstick of all others: every task starts from the same φ_0 and takes plain
+gradient steps; only φ_0 is learned, through the unrolled steps (second order) or past them (``first_order``).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from optimizers.base import Card, InnerOptimizer, Params, State
+
+
+class GradientDescent(InnerOptimizer):
+    """φ_k = φ_{k−1} − α G."""
+
+    card: ClassVar[Card] = Card(
+        title="MAML (gradient descent)",
+        paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        geometry="identity",
+        equation="φ_k = φ_{k−1} − α G",
+        learned="The start φ_0 alone.",
+        differences="The original code divides a summed cross-entropy by the shots, so its inner gradient is `ways` "
+        "times that of the mean used here: its α = 0.01 is α = 0.05 for a 5-way mean loss. First order "
+        "(FOMAML) is the option first_order of every method.",
+    )
+
+    def step(self, state: State, grads: Params) -> State:
+        return {"phi": {name: value - self.alpha * grads[name] for name, value in state["phi"].items()}}
