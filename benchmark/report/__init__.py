@@ -1,0 +1,16 @@
+"""Results become an answer: tables, figures, claims and one page, made from what :mod:`benchmark.store` reads.
+
+Everything here is a function of the runs on disk. Nothing imports torch, nothing is measured, nothing is repaired: a
+run that diverged, is unfinished or is alone is shown as such.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write(results: Path, reports: Path) -> list[Path]:
+    """Make the whole report on `results` under `reports`; returns the files written, in order."""
+    from benchmark.report import build
+
+    return build.write(results, reports)

@@ -1,0 +1,247 @@
+"""Runs become rows: which runs are comparable, which are seeds of one another, and what each row measured.
+
+A *group* is what one column of Table 1 may hold: one data set, number of ways and recipe. In it a *row* is a method
+with one setting of its knobs, and a *cell* is the row at one number of shots: its runs differ by seed alone. Where
+the same method appears with several settings, the knobs that differ become part of the row's label.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark import statistics
+from benchmark.report.published import method_order, method_title
+from benchmark.statistics import Band, Interval
+from benchmark.store import Run
+
+NOT_KNOBS = {"name", "method", "options", "dataset", "ways", "shots", "seed", "recipe"}
+"""Fields of a spec that place a run; every other one is a knob."""
+
+NEUTRAL = {"adapt": "all", "first_order": False}
+"""Options of every method whose usual value needs no mention."""
+
+FLOOR = "pixels"
+"""The method without training that stands below all others."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row at one number of shots: the runs that differ by seed alone."""
+
+    method: str
+    label: str
+    shots: int
+    runs: tuple[Run, ...]
+
+    @functools.cached_property
+    def measured(self) -> tuple[Run, ...]:
+        """Runs with a per-task evaluation in which at least one task is finite."""
+        return tuple(run for run in self.runs if run.evaluation is not None and np.isfinite(scores(run)).any())
+
+    @property
+    def diverged(self) -> int:
+        """Runs that diverged: in training, or on every test task."""
+        return sum(
+            run.state == "diverged" or (run.evaluation is not None and not np.isfinite(scores(run)).any())
+            for run in self.runs
+        )
+
+    @property
+    def unfinished(self) -> int:
+        """Runs that have no result yet, or none because they failed."""
+        return len(self.runs) - len(self.measured) - self.diverged
+
+    @functools.cached_property
+    def metric(self) -> str:
+        """``accuracy``, or ``nll`` where the task is a regression and has none."""
+        return "nll" if self.measured and all(metric(run) == "nll" for run in self.measured) else "accuracy"
+
+    @functools.cached_property
+    def score(self) -> Interval | None:
+        """Mean over seeds of the mean over tasks, ± the half-width of one seed's tasks (root mean square over seeds).
+
+        In the units of the table: accuracy in percent, or nll in nats. None without a measured run.
+        """
+        parts = [statistics.task_interval(scores(run)) for run in self.measured]
+        if not parts:
+            return None
+        mean = float(np.mean([part.mean for part in parts]))
+        half = float(np.sqrt(np.mean([part.half**2 for part in parts])))
+        return Interval(mean, half, sum(part.count for part in parts), sum(part.excluded for part in parts))
+
+    @functools.cached_property
+    def over_seeds(self) -> Interval | None:
+        """Mean and Student interval over the seeds' means, in the units of the table."""
+        means = [statistics.task_interval(scores(run)).mean for run in self.measured]
+        return statistics.seed_interval(means) if means else None
+
+    def band(self, column: str) -> Band | None:
+        """The trace ``support_nll`` or ``grad_norm`` over all tasks of all seeds; None where it was not recorded."""
+        traces = [found for run in self.measured if (found := trace(run, column)) is not None]
+        if not traces:
+            return None
+        steps = min(each.shape[1] for each in traces)
+        return statistics.band(np.concatenate([each[:, :steps] for each in traces]))
+
+    def by_task(self) -> pd.Series:
+        """Scores indexed by (seed, task), what pairs two cells; non-finite tasks included."""
+        parts = {}
+        for run in self.measured:
+            table = run.evaluation
+            assert table is not None  # what `measured` means
+            parts[int(run.spec["seed"])] = pd.Series(scores(run), index=pd.Index(table["task"], name="task"))
+        if not parts:
+            return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "task"]))
+        return pd.concat(parts, names=["seed"])
+
+    def mean_status(self, *keys: str) -> float:
+        """Mean over runs of a number in their status, ``mean_status("wall_s", "train")``; nan if none has it."""
+        found = []
+        for run in self.runs:
+            value: Any = run.status
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if isinstance(value, int | float) and np.isfinite(value):
+                found.append(float(value))
+        return float(np.mean(found)) if found else float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with one setting of its knobs; `cells` by shots."""
+
+    method: str
+    label: str
+    plain: bool = True
+    """Not one of the choices that make another method of it (which parameters adapt, first order)."""
+    cells: dict[int, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that may stand in one column: one data set, ways and recipe."""
+
+    dataset: str
+    ways: int
+    recipe: str
+    rows: tuple[Row, ...]
+
+    @property
+    def shots(self) -> list[int]:
+        return sorted({shots for row in self.rows for shots in row.cells})
+
+    @property
+    def seeds(self) -> int:
+        """The number of measured seeds that most cells have: what goes without saying, once said."""
+        counts = [len(cell.measured) for row in self.rows for cell in row.cells.values() if cell.measured]
+        return max(sorted(set(counts)), key=counts.count, default=0)
+
+    def cells(self, shots: int) -> list[Cell]:
+        """The cells at this number of shots, in the order of the table."""
+        return [row.cells[shots] for row in self.rows if shots in row.cells]
+
+    def best(self, shots: int) -> set[str]:
+        """Labels of the best row and of its ties: rows whose interval over tasks overlaps the best one's."""
+        scored = {cell.label: cell.score for cell in self.cells(shots) if cell.score and cell.method != FLOOR}
+        known = {label: score for label, score in scored.items() if score is not None}
+        if not known:
+            return set()
+        lower_is_better = all(cell.metric == "nll" for cell in self.cells(shots) if cell.score)
+        top = (min if lower_is_better else max)(known.values(), key=lambda score: score.mean)
+        return {label for label, score in known.items() if score.overlaps(top)}
+
+
+def metric(run: Run) -> str:
+    """``nll`` for a regression (no task has an accuracy, yet losses are finite), else ``accuracy``."""
+    table = run.evaluation
+    if table is None:
+        return "accuracy"
+    return "nll" if table["accuracy"].isna().all() and np.isfinite(table["nll"]).any() else "accuracy"
+
+
+def scores(run: Run) -> NDArray[np.float64]:
+    """Per-task scores [T] in the units of the table; nan on every task where accuracy or loss is not finite."""
+    table = run.evaluation
+    if table is None:
+        return np.empty(0)
+    nll = table["nll"].to_numpy(dtype=np.float64) if "nll" in table else np.zeros(len(table))
+    if metric(run) == "nll":
+        return np.where(np.isfinite(nll), nll, np.nan)
+    accuracy = table["accuracy"].to_numpy(dtype=np.float64)
+    floor = run.spec["method"] == FLOOR  # it has no likelihood
+    return np.where(np.isfinite(accuracy) & (np.isfinite(nll) | floor), 100.0 * accuracy, np.nan)
+
+
+def trace(run: Run, column: str) -> NDArray[np.float64] | None:
+    """Per-task trace [T, K+1] of ``support_nll`` or ``grad_norm``; None where the run has none."""
+    table = run.evaluation
+    if table is None:
+        return None
+    names: list[str] = []
+    while f"{column}_{len(names)}" in table:
+        names.append(f"{column}_{len(names)}")
+    return table[names].to_numpy(dtype=np.float64) if names else None
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    """All groups, ordered by data set, ways and recipe; rows in the order of the published table."""
+    split: dict[tuple[str, int, str], list[Run]] = {}
+    for run in runs:
+        key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
+        split.setdefault(key, []).append(run)
+    return [Group(*key, _rows(members)) for key, members in sorted(split.items())]
+
+
+def _rows(runs: list[Run]) -> tuple[Row, ...]:
+    labels = _labels(runs)
+    rows: dict[str, Row] = {}
+    for run in sorted(runs, key=lambda each: (*method_order(str(each.spec["method"])), labels[each.name])):
+        label, shots = labels[run.name], int(run.spec["shots"])
+        row = rows.setdefault(label, Row(str(run.spec["method"]), label, is_plain(run)))
+        before = row.cells[shots].runs if shots in row.cells else ()
+        members = tuple(sorted((*before, run), key=lambda each: (int(each.spec["seed"]), each.name)))
+        row.cells[shots] = Cell(row.method, label, shots, members)
+    return tuple(rows.values())
+
+
+def _labels(runs: list[Run]) -> dict[str, str]:
+    """Run name → label: the method's title, its options, and the knobs in which it differs from its siblings."""
+    titles = {}
+    for run in runs:
+        options = run.spec.get("options") or {}
+        titles[run.name] = (
+            str(run.spec["method"]),
+            tuple(f"{key}={_plain(value)}" for key, value in options.items() if NEUTRAL.get(key) != value),
+        )
+    siblings: dict[Any, list[Run]] = {}
+    for run in runs:
+        siblings.setdefault((titles[run.name], run.spec["shots"]), []).append(run)
+    varied: dict[Any, set[str]] = {}
+    for (title, _), members in siblings.items():
+        knobs = {knob for run in members for knob in run.spec if knob not in NOT_KNOBS}
+        differing = {knob for knob in knobs if len({repr(run.spec.get(knob)) for run in members}) > 1}
+        varied.setdefault(title, set()).update(differing)
+    labels = {}
+    for run in runs:
+        title = (method, options) = titles[run.name]
+        suffix = ", ".join((*options, *(f"{knob}={_plain(run.spec.get(knob))}" for knob in sorted(varied[title]))))
+        labels[run.name] = method_title(method) + (f" ({suffix})" if suffix else "")
+    return labels
+
+
+def is_plain(run: Run) -> bool:
+    """Whether the run is its method as the literature means it: every parameter adapts, the meta-gradient is whole."""
+    options = run.spec.get("options") or {}
+    return all(options.get(key, value) == value for key, value in NEUTRAL.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

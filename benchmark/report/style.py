@@ -1,0 +1,96 @@
+"""One look for every figure: colour-blind safe, readable in print and in grey.
+
+Colours are Okabe and Ito's (2008) with darkened yellow; a method is also told by its dashes and marker, so that no
+figure depends on colour alone. A known method has the same look in every figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.report.published import TITLES
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, dash pattern and marker of one row."""
+
+    color: str
+    dashes: Any
+    marker: str
+
+
+KNOWN = {
+    "pixels": Look("#6b6b6b", (0, (1, 2)), "x"),
+    "maml": Look("#000000", "solid", "o"),
+    "metasgd": Look("#0072b2", (0, (5, 1.5)), "s"),
+    "mtnet": Look("#cc79a7", (0, (1, 1)), "v"),
+    "warpgrad": Look("#a07c00", (0, (3, 1, 1, 1)), "P"),
+    "metacurvature": Look("#009e73", (0, (7, 1.5, 1.5, 1.5)), "^"),
+    "metakfo": Look("#3c8fc4", (0, (3, 1, 1, 1, 1, 1)), "X"),
+    "ecml": Look("#7a5195", (0, (2, 1)), "<"),
+    "md": Look("#d55e00", "solid", "D"),
+    "md-released": Look("#9b4400", (0, (4, 1, 1, 1)), "d"),
+    "md-convex": Look("#e69f00", (0, (6, 1)), "*"),
+}
+SPARE = [
+    Look(color, dashes, marker)
+    for marker, color, dashes in (
+        ("h", "#0072b2", (0, (1, 1))),
+        ("p", "#009e73", (0, (2, 1))),
+        (">", "#d55e00", (0, (5, 1))),
+        ("8", "#7a5195", "solid"),
+        ("H", "#a07c00", (0, (7, 1))),
+    )
+]
+
+RC: Any = {
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "inner-optimizer-benchmark",
+}
+
+
+def looks(rows: Sequence[tuple[str, str]]) -> dict[str, Look]:
+    """Label → look for (method, label) pairs. Variants of a method keep its colour and take spare dashes and marks."""
+    chosen: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    strangers = [method for method in dict.fromkeys(method for method, _ in rows) if method not in TITLES]
+    for method, label in rows:
+        base = KNOWN.get(method) or SPARE[strangers.index(method) % len(SPARE)]
+        turn = seen.get(method, 0)
+        seen[method] = turn + 1
+        spare = SPARE[(turn - 1) % len(SPARE)]
+        chosen[label] = base if turn == 0 else Look(base.color, spare.dashes, spare.marker)
+    return chosen
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw inside this: our settings on matplotlib's defaults, whatever the user's own settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield

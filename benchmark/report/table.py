@@ -1,0 +1,318 @@
+"""Table 1: method × shots, published numbers beside ours, as Markdown, CSV and LaTeX.
+
+One table holds one data set and number of ways. For each number of shots it shows what the papers print, then one
+column for each recipe that was run. The CSV is the long form with full precision, one line for each method, shots and
+recipe; the other two print what the CSV holds, rounded to what the interval supports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchmark import statistics
+from benchmark.report.group import FLOOR, Cell, Group
+from benchmark.report.published import (
+    RECONSTRUCTED,
+    Reference,
+    dataset_title,
+    method_order,
+    reference,
+)
+
+NONE = "–"
+"""What a place without a number shows."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The groups of one data set and number of ways, side by side."""
+
+    dataset: str
+    ways: int
+    groups: tuple[Group, ...]
+
+    @property
+    def title(self) -> str:
+        unit = "loss" if self.metric == "nll" else "accuracy in %"
+        return f"{self.ways}-way {dataset_title(self.dataset)}, {unit}"
+
+    @property
+    def metric(self) -> str:
+        cells = [cell for group in self.groups for row in group.rows for cell in row.cells.values() if cell.score]
+        return "nll" if cells and all(cell.metric == "nll" for cell in cells) else "accuracy"
+
+    @property
+    def shots(self) -> list[int]:
+        return sorted({shots for group in self.groups for shots in group.shots})
+
+    @property
+    def reference(self) -> Reference:
+        return reference(self.dataset, self.ways)
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """(method, label) of every row of any recipe, in the order of the published table."""
+        found = {row.label: row.method for group in self.groups for row in group.rows}
+        return sorted(((method, label) for label, method in found.items()), key=lambda p: (*method_order(p[0]), p[1]))
+
+    def plain(self, label: str) -> bool:
+        """Whether this row is the method that the paper printed a number for."""
+        return all(row.plain for group in self.groups for row in group.rows if row.label == label)
+
+    def cell(self, group: Group, label: str, shots: int) -> Cell | None:
+        """The cell of that row, or None where it was not run."""
+        return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
+
+
+def tables(groups: Sequence[Group]) -> list[Table]:
+    """One table for each data set and number of ways."""
+    split: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        split.setdefault((group.dataset, group.ways), []).append(group)
+    return [Table(*key, tuple(members)) for key, members in split.items()]
+
+
+def plus_minus(mean: float, half: float) -> str:
+    """``48.70 ± 1.84``; without a half-width the mean alone, without a mean a dash."""
+    if not math.isfinite(mean):
+        return NONE
+    return f"{mean:.2f} ± {half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
+
+
+def remarks(cell: Cell, seeds: int = 1) -> str:
+    """What a reader must know of a cell besides its number: seeds (if not `seeds`), diverged, unfinished, tasks."""
+    parts = []
+    if len(cell.measured) != seeds:
+        parts.append(f"{len(cell.measured)} seed{'s' * (len(cell.measured) > 1)}")
+    if cell.diverged and cell.measured:
+        parts.append(f"{cell.diverged} diverged")
+    if cell.unfinished and cell.measured:
+        parts.append(f"{cell.unfinished} unfinished")
+    if cell.score and cell.score.excluded:
+        parts.append(f"diverged on {cell.score.excluded} of {cell.score.count + cell.score.excluded} tasks")
+    return ", ".join(parts)
+
+
+def text(cell: Cell | None, seeds: int = 1) -> str:
+    """One cell in words: the score with its interval over tasks, or why there is none. See :func:`remarks`."""
+    if cell is None:
+        return NONE
+    if cell.score is None:
+        if cell.diverged:
+            return "diverged" if len(cell.runs) == 1 else f"diverged ({cell.diverged} of {len(cell.runs)})"
+        return "oom" if all(run.state == "oom" for run in cell.runs) else cell.runs[0].state
+    note = remarks(cell, seeds)
+    return plus_minus(cell.score.mean, cell.score.half) + (f" ({note})" if note else "")
+
+
+def over_seeds(cell: Cell) -> str:
+    """The interval over seeds in words; says when it rests on few of them."""
+    interval = cell.over_seeds
+    if interval is None:
+        return NONE
+    if interval.count == 1:
+        return "one seed"
+    few = ", few" if interval.count < statistics.FEW_SEEDS else ""
+    return f"{plus_minus(interval.mean, interval.half)} ({interval.count} seeds{few})"
+
+
+def frame(groups: Sequence[Group]) -> pd.DataFrame:
+    """The long form: one row for each data set, ways, recipe, method and shots, at full precision.
+
+    Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``half_seeds`` over seeds.
+    """
+    records = []
+    for group in groups:
+        printed = reference(group.dataset, group.ways)
+        for row in group.rows:
+            for shots, cell in sorted(row.cells.items()):
+                number = printed.numbers.get((row.method, shots)) if row.plain else None
+                score, seeds = cell.score, cell.over_seeds
+                records.append({
+                    "dataset": group.dataset,
+                    "ways": group.ways,
+                    "shots": shots,
+                    "recipe": group.recipe,
+                    "method": row.method,
+                    "label": row.label,
+                    "metric": cell.metric,
+                    "published_on": printed.title if number else None,
+                    "published": number.mean if number else None,
+                    "published_half": number.half if number else None,
+                    "mean": score.mean if score else None,
+                    "half_tasks": score.half if score else None,
+                    "half_seeds": seeds.half if seeds else None,
+                    "best_or_tied": row.label in group.best(shots),
+                    "tasks": score.count if score else 0,
+                    "tasks_diverged": score.excluded if score else 0,
+                    "seeds": len({int(run.spec["seed"]) for run in cell.measured}),
+                    "runs": len(cell.runs),
+                    "runs_diverged": cell.diverged,
+                    "runs_unfinished": cell.unfinished,
+                    "meta_parameters": cell.mean_status("meta_parameters"),
+                    "train_wall_s": cell.mean_status("wall_s", "train"),
+                    "evaluate_wall_s": cell.mean_status("wall_s", "evaluate"),
+                    "remark": RECONSTRUCTED.get(row.method),
+                })  # fmt: skip
+    return pd.DataFrame.from_records(records)
+
+
+def grid(table: Table, bold: Callable[[str], str] = str) -> tuple[list[str], list[list[str]]]:
+    """Header and body of the wide form; `bold` marks the best rows and their ties in each column."""
+    header = ["Method"]
+    body: list[list[str]] = [[_name(method, label)] for method, label in table.labels]
+    for shots in table.shots:
+        if table.reference.numbers:
+            header.append(f"{shots}-shot, paper ({table.reference.title})")
+            for line, (method, label) in zip(body, table.labels, strict=True):
+                number = table.reference.numbers.get((method, shots)) if table.plain(label) else None
+                line.append(plus_minus(number.mean, number.half) if number else NONE)
+        for group in table.groups:
+            seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
+            header.append(f"{shots}-shot, ours ({group.recipe} recipe{seeds})")
+            best = group.best(shots)
+            for line, (_, label) in zip(body, table.labels, strict=True):
+                shown = text(table.cell(group, label, shots), group.seeds)
+                line.append(bold(shown) if label in best else shown)
+    header.append("Meta-parameters")
+    for line, (_, label) in zip(body, table.labels, strict=True):
+        line.append(_meta_parameters(table, label))
+    return header, body
+
+
+def _meta_parameters(table: Table, label: str) -> str:
+    """Their number; where it differs between recipes or shots, each once."""
+    found = {
+        run.status["meta_parameters"]
+        for group in table.groups
+        for row in group.rows
+        if row.label == label
+        for cell in row.cells.values()
+        for run in cell.runs
+        if isinstance(run.status.get("meta_parameters"), int)
+    }
+    return " / ".join(f"{count:,}" for count in sorted(found)) or NONE
+
+
+def _name(method: str, label: str) -> str:
+    return f"{label} *" if method in RECONSTRUCTED else label
+
+
+def notes(table: Table) -> list[str]:
+    """What the table's signs mean, in whole sentences."""
+    lines = [
+        "Ours: mean ± 1.96·σ/√T over the T test tasks of one seed (population σ); all methods of a column meet the "
+        "same tasks. Bold: the best mean and every row whose interval overlaps it; the floor does not compete.",
+    ]
+    if table.reference.numbers:
+        where = table.reference.title
+        other = where != dataset_title(table.dataset)
+        lines.append(
+            f"Paper: the published number as printed, on {where}"
+            + (", another data set: compare the order of the methods, not the level." if other else ".")
+            + " The papers mix network widths, test protocols and meta-optimizers."
+        )
+    methods = {method for method, _ in table.labels}
+    lines += [f"* {RECONSTRUCTED[method]}." for method in RECONSTRUCTED if method in methods]
+    if FLOOR in methods:
+        lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
+    seeds = [
+        len(cell.measured)
+        for group in table.groups
+        for row in group.rows
+        for cell in row.cells.values()
+        if row.method != FLOOR
+    ]
+    if seeds and min(seeds) < statistics.FEW_SEEDS:
+        lines.append(
+            f"Few seeds ({max(1, min(seeds))} in places): the interval over tasks says how well one trained model is "
+            "measured, not how much another seed would change it."
+        )
+    return lines
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """All tables in Markdown, with their notes and, where there are several seeds, the intervals over seeds."""
+    parts = ["# Table 1"]
+    for table in tables(groups):
+        header, body = grid(table, bold=lambda shown: f"**{shown}**")
+        parts += [f"## {_escape_markdown(table.title)}", _markdown_table(header, body)]
+        seeded = seeds_grid(table)
+        if seeded:
+            parts += ["Over seeds (Student's t, 95 %):", _markdown_table(*seeded)]
+        parts.append("\n".join(f"- {_escape_markdown(line)}" for line in notes(table)))
+    if len(parts) == 1:
+        parts.append("No runs.")
+    return "\n\n".join(parts) + "\n"
+
+
+def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
+    """The intervals over seeds as a table of their own; None where no cell has more than one."""
+    header = ["Method"]
+    body = [[_name(method, label)] for method, label in table.labels]
+    several = False
+    for shots in table.shots:
+        for group in table.groups:
+            header.append(f"{shots}-shot ({group.recipe} recipe)")
+            for line, (_, label) in zip(body, table.labels, strict=True):
+                cell = table.cell(group, label, shots)
+                several |= cell is not None and len(cell.measured) > 1
+                line.append(over_seeds(cell) if cell else NONE)
+    return (header, body) if several else None
+
+
+def _markdown_table(header: list[str], body: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    return "\n".join(
+        "| " + " | ".join(_escape_markdown(entry, keep_bold=True) for entry in line) + " |" for line in lines
+    )
+
+
+def _escape_markdown(entry: str, *, keep_bold: bool = False) -> str:
+    for sign in "\\`|<>[]_" + ("" if keep_bold else "*"):
+        entry = entry.replace(sign, "\\" + sign)
+    return entry if keep_bold and entry.startswith("**") else entry.replace(" *", " \\*") if keep_bold else entry
+
+
+def latex(groups: Sequence[Group]) -> str:
+    """All tables in LaTeX with booktabs; each a ``table`` environment of its own."""
+    parts = ["% Needs \\usepackage{booktabs}. Written by the report; numbers are those of table1.csv."]
+    for number, table in enumerate(tables(groups), start=1):
+        header, body = grid(table, bold=lambda shown: f"\0{shown}")
+        lines = [
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{_escape_latex(table.title)}. {_escape_latex(' '.join(notes(table)))}}}",
+            f"  \\label{{tab:results-{number}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            "    \\toprule",
+            "    " + " & ".join(_escape_latex(entry) for entry in header) + " \\\\",
+            "    \\midrule",
+            *("    " + " & ".join(_latex_entry(entry) for entry in line) + " \\\\" for line in body),
+            "    \\bottomrule",
+            "  \\end{tabular}",
+            "\\end{table}",
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_entry(entry: str) -> str:
+    if entry.startswith("\0"):
+        return f"\\textbf{{{_escape_latex(entry[1:])}}}"
+    return _escape_latex(entry)
+
+
+LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "√": "$\\surd$",
+    "σ": "$\\sigma$", "×": "$\\times$",
+}  # fmt: skip
+
+
+def _escape_latex(entry: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in entry)

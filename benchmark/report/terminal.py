@@ -1,0 +1,68 @@
+"""The table in the terminal: inside 80 columns, coloured where somebody looks, Markdown where a pipe reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from benchmark.report.group import Group, group_runs
+from benchmark.report.published import RECONSTRUCTED, dataset_title, reference
+from benchmark.report.table import NONE, plus_minus, text
+from benchmark.store import Run
+
+SHOTS_A_TABLE = 2
+"""Columns of two numbers of shots are what 80 characters hold."""
+
+
+def print_table(runs: Sequence[Run], console: Console) -> None:
+    """Print Table 1 of `runs`, one table for each data set, ways and recipe."""
+    groups = group_runs(list(runs))
+    if not groups:
+        console.print("No runs to show.")
+        return
+    for group in groups:
+        for start in range(0, len(group.shots), SHOTS_A_TABLE):
+            _print_group(group, group.shots[start : start + SHOTS_A_TABLE], console)
+
+
+def _print_group(group: Group, shots: list[int], console: Console) -> None:
+    printed = reference(group.dataset, group.ways)
+    title = f"{group.ways}-way {dataset_title(group.dataset)}, {group.recipe} recipe"
+    if group.seeds > 1:
+        title += f", {group.seeds} seeds"
+    rich = RichTable(
+        title=escape(title) if console.is_terminal else None,
+        box=box.SIMPLE_HEAD if console.is_terminal else box.MARKDOWN,
+        title_justify="left",
+        pad_edge=not console.is_terminal,
+    )
+    if not console.is_terminal:
+        console.print(escape(title))
+    rich.add_column("Method", overflow="fold")
+    for number in shots:
+        if printed.numbers:
+            rich.add_column(f"{number}-shot\npaper", justify="right", style="dim", no_wrap=False)
+        rich.add_column(f"{number}-shot\nours", justify="right", overflow="fold")
+    for row in group.rows:
+        line = [escape(row.label) + (" *" if row.method in RECONSTRUCTED else "")]
+        for number in shots:
+            if printed.numbers:
+                known = printed.numbers.get((row.method, number)) if row.plain else None
+                line.append(plus_minus(known.mean, known.half) if known else NONE)
+            shown = escape(text(row.cells.get(number), group.seeds))
+            line.append(f"[bold]{shown}[/bold]" if row.label in group.best(number) else shown)
+        rich.add_row(*line)
+    console.print(rich)
+    if printed.numbers:
+        other = printed.title != dataset_title(group.dataset)
+        console.print(
+            f"paper: published, on {printed.title}" + (", another data set" if other else ""),
+            style="dim",
+            highlight=False,
+        )
+    if any(row.method in RECONSTRUCTED for row in group.rows):
+        console.print("* reconstructed: no public code settles this method", style="dim", highlight=False)

@@ -1,0 +1,185 @@
+"""Intervals and tests over tasks and seeds, and nothing about files or figures.
+
+All methods of a comparison meet the same test tasks, so differences between two methods are *paired*: task by task,
+the difficulty of the task drops out. Two sources of chance are kept apart everywhere:
+
+- *tasks*: how well T test tasks pin down the accuracy of one trained model. Interval 1.96·σ/√T with the population
+  standard deviation σ, the one that the papers print (METHODS: protocol).
+- *seeds*: how much the whole procedure, training included, varies. Student's t over the means of the seeds.
+
+A value that is not finite is a task on which the method diverged. It is never averaged and never read as 0: it is left
+out *with its count*, which every result here carries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z95 = 1.96
+"""Half-width of a 95 % interval in standard errors, as the papers round it."""
+
+FEW_SEEDS = 5
+"""Below this many seeds an interval over seeds is said to rest on few of them."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """``mean ± half`` from `count` values; `excluded` more were not finite and are not in it."""
+
+    mean: float
+    half: float
+    count: int
+    excluded: int = 0
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two intervals share a point."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def task_interval(values: ArrayLike) -> Interval:
+    """Mean over tasks and 1.96·σ/√T with the population σ; `values` [T]. No finite value: nan, count 0."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    finite = array[np.isfinite(array)]
+    excluded = int(array.size - finite.size)
+    if finite.size == 0:
+        return Interval(float("nan"), float("nan"), 0, excluded)
+    return Interval(float(finite.mean()), float(Z95 * finite.std() / np.sqrt(finite.size)), int(finite.size), excluded)
+
+
+def seed_interval(means: ArrayLike) -> Interval:
+    """Mean over seeds and t₀.₉₇₅,ₙ₋₁·s/√n with the sample s; `means` [n]. One seed says nothing of spread: half nan."""
+    array = np.asarray(means, dtype=np.float64).ravel()
+    finite = array[np.isfinite(array)]
+    excluded = int(array.size - finite.size)
+    if finite.size == 0:
+        return Interval(float("nan"), float("nan"), 0, excluded)
+    if finite.size == 1:
+        return Interval(float(finite[0]), float("nan"), 1, excluded)
+    from scipy.special import stdtrit  # the quantile alone: scipy.stats takes most of a second to import
+
+    n = finite.size
+    half = float(stdtrit(n - 1, 0.975)) * float(finite.std(ddof=1)) / float(np.sqrt(n))
+    return Interval(float(finite.mean()), half, int(n), excluded)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean curve with its 95 % band: `mean`, `half` [K+1]; `count` whole traces, `excluded` others."""
+
+    mean: NDArray[np.float64]
+    half: NDArray[np.float64]
+    count: int
+    excluded: int
+
+
+def band(traces: ArrayLike) -> Band:
+    """Mean over tasks at each step with 1.96·σ/√T; `traces` [T, K+1].
+
+    A trace with one non-finite value is left out whole, so that every point of the curve averages the same tasks.
+    """
+    array = np.asarray(traces, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"traces must be [tasks, steps + 1], got shape {array.shape}")
+    whole = array[np.isfinite(array).all(axis=1)]
+    excluded = int(array.shape[0] - whole.shape[0])
+    if whole.shape[0] == 0:
+        nan = np.full(array.shape[1], np.nan)
+        return Band(nan, nan.copy(), 0, excluded)
+    half = Z95 * whole.std(axis=0) / np.sqrt(whole.shape[0])
+    return Band(whole.mean(axis=0), half, int(whole.shape[0]), excluded)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference a − b over the tasks that both have finite.
+
+    `low`, `high`: 95 % bootstrap interval of the mean difference (resampling tasks). `p`: two-sided paired t-test.
+    `effect`: Cohen's d_z = mean/σ of the differences (sample σ). `wins`, `ties`, `losses`: tasks on which a is larger,
+    equal, smaller. `excluded`: common tasks left out because one of the two is not finite.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    effect: float
+    wins: int
+    ties: int
+    losses: int
+    count: int
+    excluded: int
+
+
+def paired(a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Paired:
+    """Compare two methods on the same tasks; `a`, `b` [T] in the same order of tasks. See :class:`Paired`.
+
+    Differences that are all equal have no spread: the interval is that value, and p is 1 at zero, else 0. With fewer
+    than two common tasks nothing can be said of spread: interval, p and effect are nan.
+    """
+    left = np.asarray(a, dtype=np.float64).ravel()
+    right = np.asarray(b, dtype=np.float64).ravel()
+    if left.shape != right.shape:
+        raise ValueError(f"paired values must match task by task, got {left.size} and {right.size}")
+    keep = np.isfinite(left) & np.isfinite(right)
+    excluded = int(left.size - keep.sum())
+    difference = left[keep] - right[keep]
+    n = int(difference.size)
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    counts = (wins, n - wins - losses, losses, n, excluded)
+    nan = float("nan")
+    if n == 0:
+        return Paired(nan, nan, nan, nan, nan, *counts)
+    mean = float(difference.mean())
+    if n == 1:
+        return Paired(mean, nan, nan, nan, nan, *counts)
+    spread = float(difference.std(ddof=1))
+    if spread <= 1e-12 * max(1.0, abs(mean)):
+        zero = abs(mean) <= 1e-12
+        return Paired(mean, mean, mean, 1.0 if zero else 0.0, 0.0 if zero else float(np.sign(mean) * np.inf), *counts)
+    low, high = bootstrap_interval(difference, resamples=resamples, seed=seed)
+    return Paired(mean, low, high, t_test(difference), mean / spread, *counts)
+
+
+def t_test(difference: NDArray[np.float64]) -> float:
+    """Two-sided p of mean zero: t = mean·√n/s with n − 1 degrees of freedom; `difference` [n], n ≥ 2, s > 0."""
+    from scipy.special import stdtr
+
+    n = difference.size
+    t = float(difference.mean() / (difference.std(ddof=1) / np.sqrt(n)))
+    return float(2.0 * stdtr(n - 1, -abs(t)))
+
+
+def bootstrap_interval(values: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of `values` [n] (Efron 1979), reproducible in `seed`."""
+    from scipy.stats import bootstrap
+
+    result = bootstrap(
+        (values,), np.mean, n_resamples=resamples, method="percentile", batch=200, rng=np.random.default_rng(seed)
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down correction (1979) of p-values [m]: the chance of any false claim in the table stays ≤ α.
+
+    Sorted p₍₁₎ ≤ … ≤ p₍ₘ₎, adjusted p₍ᵢ₎ = min(1, max_{j ≤ i} (m − j + 1)·p₍ⱼ₎). A nan is no test: it stays nan and
+    does not count in m.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(values.shape, np.nan)
+    (known,) = np.nonzero(np.isfinite(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * values[order])) if len(order) else []
+    return adjusted

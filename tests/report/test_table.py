@@ -1,0 +1,213 @@
+"""Table 1 in every format: what it shows, what it says where there is nothing to show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmark.report import published, table
+from benchmark.report.group import group_runs
+from benchmark.report.terminal import print_table
+from benchmark.store import load_runs
+
+
+def shown(results, width=80, terminal=False):
+    out = io.StringIO()
+    print_table(load_runs(results), Console(file=out, width=width, force_terminal=terminal, no_color=True))
+    return out.getvalue()
+
+
+def test_the_number_is_the_mean_over_tasks_in_percent(add_run, results):
+    add_run("maml", accuracy=[0.4, 0.5, 0.6, 0.5])
+    frame = table.frame(group_runs(load_runs(results)))
+    (row,) = frame.to_dict("records")
+    assert row["mean"] == pytest.approx(50.0)
+    assert row["half_tasks"] == pytest.approx(1.96 * np.std([40, 50, 60, 50]) / 2)
+    assert math.isnan(row["half_seeds"])
+    assert "50.00 ± 6.93" in table.markdown(group_runs(load_runs(results)))
+
+
+def test_published_numbers_have_a_column_of_their_own(add_run, results):
+    add_run("md", dataset="cifar-fs")
+    add_run("maml", dataset="cifar-fs", shots=5)
+    add_run("maml", dataset="cifar-fs", shots=5, options={"adapt": "head"})
+    (one,) = table.tables(group_runs(load_runs(results)))
+    header, body = table.grid(one)
+    assert header == [
+        "Method",
+        "1-shot, paper (CIFAR-FS)",
+        "1-shot, ours (controlled recipe)",
+        "5-shot, paper (CIFAR-FS)",
+        "5-shot, ours (controlled recipe)",
+        "Meta-parameters",
+    ]
+    by_name = {line[0]: line for line in body}
+    assert by_name["MAML"][3] == "71.50 ± 1.00"
+    assert by_name["MAML (adapt=head)"][3] == "–"
+    assert by_name["MD"][1] == "–"
+
+
+def test_another_data_set_is_compared_with_miniimagenet_by_name(add_run, results):
+    add_run("md", dataset="glyphs")
+    text = table.markdown(group_runs(load_runs(results)))
+    assert "1-shot, paper (miniImageNet)" in text
+    assert "56.10 ± 1.43" in text
+    assert "another data set" in text
+
+
+def test_twenty_ways_have_no_published_number(add_run, results):
+    add_run("md", ways=20)
+    assert "paper" not in table.markdown(group_runs(load_runs(results)))
+
+
+def test_published_numbers_are_those_of_the_paper():
+    numbers = published.MINIIMAGENET.numbers
+    assert numbers[("md", 1)] == published.Published(56.10, 1.43)
+    assert numbers[("metacurvature", 5)] == published.Published(67.99, 0.73)
+    assert ("mtnet", 5) not in numbers
+    assert len(numbers) == 14
+
+
+def test_recipes_stand_side_by_side(add_run, results):
+    add_run("maml", recipe="published", mean=0.6)
+    add_run("maml", recipe="controlled", mean=0.5)
+    (one,) = table.tables(group_runs(load_runs(results)))
+    header, body = table.grid(one)
+    assert header[2:4] == ["1-shot, ours (controlled recipe)", "1-shot, ours (published recipe)"]
+    assert float(body[0][2].split()[0]) < float(body[0][3].split()[0])
+
+
+def test_seeds_and_tasks_are_kept_apart(add_run, results):
+    for seed, mean in enumerate((0.4, 0.5, 0.6)):
+        add_run("maml", accuracy=np.full(50, mean), seed=seed)
+    groups = group_runs(load_runs(results))
+    (row,) = table.frame(groups).to_dict("records")
+    assert row["mean"] == pytest.approx(50.0)
+    assert row["half_tasks"] == pytest.approx(0.0)
+    assert row["half_seeds"] == pytest.approx(4.302653 * 10 / math.sqrt(3), rel=1e-6)
+    assert row["seeds"] == 3
+    assert "3 seeds, few" in table.markdown(groups)
+
+
+def test_a_diverged_run_is_counted_and_never_averaged(add_run, results):
+    add_run("maml", accuracy=np.full(50, 0.5), seed=0)
+    add_run("maml", seed=1, state="diverged")
+    add_run("md", seed=0, state="diverged")
+    groups = group_runs(load_runs(results))
+    records = {row["method"]: row for row in table.frame(groups).to_dict("records")}
+    assert records["maml"]["mean"] == pytest.approx(50.0)
+    assert records["maml"]["runs_diverged"] == 1
+    assert records["md"]["runs_diverged"] == 1
+    assert math.isnan(records["md"]["mean"])
+    text = table.markdown(groups)
+    assert "1 diverged" in text
+    assert "| diverged |" in text
+    assert "diverged" in shown(results)
+
+
+def test_an_evaluation_of_nan_is_diverged_and_not_zero(add_run, results):
+    add_run("maml", accuracy=np.full(50, 0.2), nll=np.full(50, np.nan))
+    add_run("md", accuracy=[0.5, 0.7, 0.2], nll=[1.0, 1.0, np.inf])
+    records = {row["method"]: row for row in table.frame(group_runs(load_runs(results))).to_dict("records")}
+    assert math.isnan(records["maml"]["mean"])
+    assert records["maml"]["runs_diverged"] == 1
+    assert records["md"]["mean"] == pytest.approx(60.0)
+    assert records["md"]["tasks_diverged"] == 1
+    assert "diverged on 1 of 3 tasks" in table.markdown(group_runs(load_runs(results)))
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed", "oom"])
+def test_a_run_without_a_result_says_why(add_run, results, state):
+    add_run("maml", state=state)
+    assert state in table.markdown(group_runs(load_runs(results)))
+    assert state in shown(results)
+
+
+def test_best_and_ties_are_bold_and_the_floor_is_not(add_run, results):
+    add_run("pixels", accuracy=np.full(50, 0.9))
+    add_run("maml", accuracy=np.tile([0.4, 0.6], 25))
+    add_run("metasgd", accuracy=np.tile([0.41, 0.61], 25))
+    add_run("md", accuracy=np.tile([0.1, 0.3], 25))
+    frame = table.frame(group_runs(load_runs(results)))
+    assert set(frame[frame["best_or_tied"]]["method"]) == {"maml", "metasgd"}
+    text = table.markdown(group_runs(load_runs(results)))
+    assert "**51.00 ± 2.77**" in text
+    assert "**90.00" not in text
+
+
+def test_an_unknown_method_keeps_its_name_and_comes_after_the_known(add_run, results):
+    add_run("my<b>_method")
+    add_run("md")
+    (one,) = table.tables(group_runs(load_runs(results)))
+    assert [method for method, _ in one.labels] == ["md", "my<b>_method"]
+    assert "my\\<b\\>\\_method" in table.markdown([*one.groups])
+    assert "my<b>\\_method" in table.latex([*one.groups])
+
+
+def test_reconstructed_methods_are_marked_wherever_shown(add_run, results):
+    add_run("ecml")
+    groups = group_runs(load_runs(results))
+    assert "ECML \\*" in table.markdown(groups)
+    assert "ECML *" in table.latex(groups)
+    assert "reconstructed" in shown(results)
+    assert "reconstructed" in table.frame(groups)["remark"][0]
+
+
+def test_settings_of_one_method_are_told_apart(add_run, results):
+    add_run("maml", channels=32)
+    add_run("maml", channels=64)
+    add_run("md", options={"scale": "sigmoid"})
+    (group,) = group_runs(load_runs(results))
+    assert {row.label for row in group.rows} == {"MAML (channels=32)", "MAML (channels=64)", "MD (scale=sigmoid)"}
+
+
+def test_regression_shows_its_loss(add_run, results):
+    add_run("maml", accuracy=np.full(4, np.nan), nll=[0.1, 0.2, 0.3, 0.2], dataset="sine")
+    add_run("md", accuracy=np.full(4, np.nan), nll=[0.9, 0.8, 0.8, 0.9], dataset="sine")
+    groups = group_runs(load_runs(results))
+    frame = table.frame(groups)
+    assert list(frame["metric"]) == ["nll", "nll"]
+    assert frame["mean"][0] == pytest.approx(0.2)
+    assert list(frame["best_or_tied"]) == [True, False]
+
+
+def test_the_terminal_table_fits_and_a_pipe_gets_markdown(add_run, results):
+    for method in ("pixels", "maml", "metacurvature", "md-released"):
+        for shots in (1, 5):
+            add_run(method, shots=shots)
+    for terminal in (True, False):
+        text = shown(results, terminal=terminal)
+        assert max(map(len, text.splitlines())) <= 80 or terminal  # a terminal's lines hold style codes
+    assert "\x1b" not in shown(results)
+    assert "| MAML" in shown(results)
+    assert "MetaCurvature" in shown(results)
+
+
+def test_nothing_to_show(results):
+    assert "No runs" in shown(results)
+    assert "No runs" in table.markdown([])
+    assert table.frame([]).empty
+    assert "table1.csv" in table.latex([])
+
+
+def test_latex_compiles_in_shape(add_run, results):
+    add_run("maml")
+    add_run("md", shots=5)
+    text = table.latex(group_runs(load_runs(results)))
+    assert text.count("\\toprule") == text.count("\\bottomrule") == 1
+    rows = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len({line.count("&") for line in rows}) == 1
+    assert "±" not in text
+    assert "%" not in text.replace("\\%", "").split("\n", 1)[1]
+
+
+def test_csv_round_trips_at_full_precision(add_run, results):
+    add_run("maml", accuracy=[1 / 3, 2 / 3, 1 / 7])
+    frame = table.frame(group_runs(load_runs(results)))
+    (line,) = csv.DictReader(io.StringIO(frame.to_csv(index=False)))
+    assert float(line["mean"]) == frame["mean"][0] == pytest.approx(100 * (1 / 3 + 2 / 3 + 1 / 7) / 3)
