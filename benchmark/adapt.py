@@ -26,7 +26,7 @@ class Trajectory:
     params: Params
     """φ_K by name."""
     nll: Tensor
-    """Support loss at k = 0 … K, [K+1], without a graph; empty where no trace was asked for."""
+    """Support loss at k = 0 … K (or `trace_steps`), [K+1], without a graph; empty where no trace was asked for."""
     grad_norm: Tensor
     """‖∇_φ L_S‖₂ over all adapted parameters at k = 0 … K, [K+1]; empty where no trace was asked for."""
     visited: tuple[State, ...] = field(default=())
@@ -41,15 +41,19 @@ def adapt(
     create_graph: bool = False,
     noise: Tensor | None = None,
     trace: bool = True,
+    trace_steps: int | None = None,
 ) -> Trajectory:
     """Adapt to one task by `steps` ≥ 0 inner updates.
 
     support_x [S, ...] and support_y [S, ...] are the support set; `noise` is what the method draws per task.
     `create_graph` keeps the graph from the meta-parameters to the returned state. `trace` fills ``nll`` and
-    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look.
+    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look. `trace_steps` ≥ `steps` makes the trace,
+    and nothing else, go on beyond K (to see whether a method that was trained for K steps stays steady).
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
+    if trace_steps is not None and trace_steps < steps:
+        raise ValueError(f"trace_steps must be at least steps = {steps}, got {trace_steps}")
     nll: list[Tensor] = []
     norm: list[Tensor] = []
 
@@ -67,8 +71,14 @@ def adapt(
             if create_graph:
                 visited.append(state)
         params = optimizer.params(state)
-        if trace:
-            record(*support_gradient(optimizer, params, support_x, support_y, create_graph=False))
+    if trace:
+        beyond = state
+        for _ in range((trace_steps or steps) - steps):
+            beyond, loss, grads = inner_step(optimizer, beyond, support_x, support_y, create_graph=False)
+            record(loss, grads)
+        with torch.no_grad():
+            last = optimizer.params(beyond)
+        record(*support_gradient(optimizer, last, support_x, support_y, create_graph=False))
     empty = support_x.new_empty(0)
     return Trajectory(
         state=state,

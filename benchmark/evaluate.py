@@ -1,4 +1,4 @@
-"""Measuring a learned optimizer on new tasks: accuracy and query nll after adapting, support nll and gradient norm per step.
+"""Measuring a learned optimizer on new tasks: accuracy and query nll after adapting, the support trace on the way.
 
 Task `i` of a split is the same for every method; evaluation keeps no graph and changes no meta-parameter.
 """
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmark import data
+from benchmark.data.episodes import Batch
+from benchmark.data.storage import SPLITS
 from benchmark.metagrad import evaluate_batch
 from benchmark.parallel import Group
 from benchmark.spec import RunSpec
@@ -49,16 +51,24 @@ def measure(
         mine = [indices[i] for i in group.share(len(indices))]
         batch = data.sample(dataset, split, spec.ways, spec.shots, spec.query_test, spec.seed, mine)
         result = evaluate_batch(
-            optimizer, to_device(batch, device, spec), steps=steps, trace_steps=trace_steps, strategy=strategy,
+            optimizer,
+            to_device(batch, device, spec),
+            steps=steps,
+            trace_steps=trace_steps,
+            strategy=strategy,
             noise=draw_noise(optimizer, spec, split, mine, device),
-        )  # fmt: skip
+        )
         accuracy = torch.where(result.nll.isfinite(), result.accuracy, torch.nan)  # an adaptation that diverged
         rows = torch.cat(
             [accuracy[:, None], result.nll[:, None], result.support_nll, result.grad_norm], dim=1
         ).double()  # [T, 2 + 2(K+1)]
         tables.append(_table(indices, group.gather(rows, len(indices)).numpy(), trace_steps))
         on_chunk(pd.concat(tables, ignore_index=True))
-    return pd.concat(tables, ignore_index=True) if tables else _table(range(0), np.empty((0, 4 + 2 * trace_steps)), trace_steps)
+    return (
+        pd.concat(tables, ignore_index=True)
+        if tables
+        else _table(range(0), np.empty((0, 4 + 2 * trace_steps)), trace_steps)
+    )
 
 
 def _table(indices: Sequence[int], rows: np.ndarray, trace_steps: int) -> pd.DataFrame:
@@ -70,14 +80,14 @@ def _table(indices: Sequence[int], rows: np.ndarray, trace_steps: int) -> pd.Dat
     return table
 
 
-def to_device(batch: data.Batch, device: torch.device, spec: RunSpec) -> data.Batch:
+def to_device(batch: Batch, device: torch.device, spec: RunSpec) -> Batch:
     """The batch where and in the precision in which the network computes."""
     dtype = torch.float64 if spec.precision == "float64" else torch.float32
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
 
-    return data.Batch(*(move(tensor) for tensor in batch))
+    return Batch(*(move(tensor) for tensor in batch))
 
 
 def draw_noise(
@@ -86,7 +96,7 @@ def draw_noise(
     """Per-task random numbers [T, ...] of methods that draw any: a function of seed, split and task index alone."""
     drawn = []
     for index in indices:
-        entropy = np.random.SeedSequence([spec.seed, data.SPLITS.index(split), index]).generate_state(1, np.uint64)[0]
+        entropy = np.random.SeedSequence([spec.seed, SPLITS.index(split), index]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
         drawn.append(optimizer.noise(generator))
     if not drawn or drawn[0] is None:

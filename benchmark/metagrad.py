@@ -93,14 +93,22 @@ def meta_gradient(
 
 
 def evaluate_batch(
-    optimizer: InnerOptimizer, batch: Batch, steps: int, strategy: str = "auto", noise: Tensor | None = None
+    optimizer: InnerOptimizer,
+    batch: Batch,
+    steps: int,
+    strategy: str = "auto",
+    noise: Tensor | None = None,
+    trace_steps: int | None = None,
 ) -> Evaluation:
-    """Adapt to every task of the batch and measure it on its query set; no graph, no meta-parameter changes."""
+    """Adapt to every task of the batch and measure it on its query set; no graph, no meta-parameter changes.
+
+    `trace_steps` ≥ `steps`: how far the trace goes on, with accuracy and query loss still those after `steps`.
+    """
     _check(strategy)
     rows: list[tuple[Tensor, ...]] = []
     for t, task in enumerate(tasks(batch)):
         drawn = None if noise is None else noise[t]
-        walked = adapt(optimizer, task.support_x, task.support_y, steps, noise=drawn)
+        walked = adapt(optimizer, task.support_x, task.support_y, steps, noise=drawn, trace_steps=trace_steps)
         with torch.no_grad():
             outputs = optimizer.predict(walked.params, task.query_x)
             rows.append((*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm))

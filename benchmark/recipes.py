@@ -37,8 +37,8 @@ class Recipe:
 
 # Controlled: by preset and data set
 
-_QUICK = {"channels": 32, "alpha": 0.1, "validate_every": 250, "validation_tasks": 200}
-_PAPER = {"channels": 64, "alpha": 0.05, "iterations": 60_000, "validate_every": 2_000, "validation_tasks": 1_000}
+_QUICK: dict[str, Value] = {"channels": 32, "alpha": 0.1, "validate_every": 250, "validation_tasks": 200}
+_PAPER: dict[str, Value] = {"channels": 64, "alpha": 0.05, "iterations": 60_000, "validate_every": 2_000, "validation_tasks": 1_000}
 
 CONTROLLED: dict[str, dict[str, Recipe]] = {
     "quick": {
@@ -53,14 +53,14 @@ CONTROLLED: dict[str, dict[str, Recipe]] = {
 
 # Published: by method; "*" serves any data set that the method's authors did not report
 
-_MAML = {"channels": 32, "alpha": 0.05, "steps": 5, "eval_steps": 10, "clip": 10.0, "meta_lr": 1e-3, "meta_batch": 4,
+_MAML: dict[str, Value] = {"channels": 32, "alpha": 0.05, "steps": 5, "eval_steps": 10, "clip": 10.0, "meta_lr": 1e-3, "meta_batch": 4,
          "iterations": 60_000, "tasks": 600}  # fmt: skip
-_MAML_OMNIGLOT = _MAML | {"channels": 64, "alpha": 2.0, "steps": 1, "eval_steps": 3, "meta_batch": 32, "clip": 0.0}
+_MAML_OMNIGLOT: dict[str, Value] = _MAML | {"channels": 64, "alpha": 2.0, "steps": 1, "eval_steps": 3, "meta_batch": 32, "clip": 0.0}
 _FINN = "Finn et al., ICML 2017 (0.01 and 0.4 on the summed loss)"
-_MD = {"channels": 64, "alpha": 0.01, "steps": 5, "eval_steps": 5, "meta_optimizer": "sgd", "meta_lr": 1e-3,
+_MD: dict[str, Value] = {"channels": 64, "alpha": 0.01, "steps": 5, "eval_steps": 5, "meta_optimizer": "sgd", "meta_lr": 1e-3,
        "momentum": 0.9, "weight_decay": 1e-4, "lr_step": 20_000, "lr_gamma": 0.1, "meta_batch": 4,
        "iterations": 60_000, "tasks": 1_000}  # fmt: skip
-_MD_OMNIGLOT = _MD | {"meta_optimizer": "adam", "momentum": 0.0}
+_MD_OMNIGLOT: dict[str, Value] = _MD | {"meta_optimizer": "adam", "momentum": 0.0}
 _ZHANG = "Zhang et al., ICASSP 2024, and its code"
 
 PUBLISHED: dict[str, dict[str, Recipe]] = {
@@ -84,7 +84,7 @@ PUBLISHED["md-released"] = PUBLISHED["md"]
 
 
 def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> Recipe:
-    """The recipe `name` of `method` on `dataset`; a data set without one of its own is served by the method's general one."""
+    """The recipe `name` of `method` on `dataset`; the general one (``*``) where the data set has none of its own."""
     if name == "controlled":
         if preset not in CONTROLLED:
             raise UserError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; expected {' or '.join(PRESETS)}")
@@ -103,17 +103,16 @@ def resolve(
     method: str, dataset: str, *, shots: int, recipe_name: str, preset: str, overrides: Mapping[str, Any]
 ) -> RunSpec:
     """The run that `overrides` (flags) on top of a recipe describe."""
-    chosen = recipe(method, dataset, name=recipe_name if method != FLOOR else "controlled", preset=preset)
-    values = dict(chosen.values)
-    if chosen.query_is_shots:
-        values["query_test"] = shots
-    values |= {key: value for key, value in overrides.items() if key != "options"}
-    options = {**chosen.options, **overrides.get("options", {})}
     if method == FLOOR:
-        values = {key: values[key] for key in ("query_test", "tasks", "ways", "seed") if key in values}
-        values |= {"iterations": 0, "eval_steps": 0, "trace_steps": 0}
-        options = {}
-    if "steps" in overrides and "eval_steps" not in overrides and method != FLOOR:
-        values["eval_steps"] = overrides["steps"]
-    return RunSpec(**{**values, "method": method, "dataset": dataset, "shots": shots, "recipe": recipe_name,
-                      "options": options})  # fmt: skip
+        measured = {key: overrides[key] for key in ("ways", "seed", "query_test", "tasks") if key in overrides}
+        if recipe_name == "published":
+            measured.setdefault("query_test", shots)
+        values: dict[str, Any] = measured | {"iterations": 0, "eval_steps": 0, "trace_steps": 0}
+    else:
+        chosen = recipe(method, dataset, name=recipe_name, preset=preset)
+        protocol = {"query_test": shots} if chosen.query_is_shots else {}
+        values = {**chosen.values, **protocol, **overrides}
+        values["options"] = {**chosen.options, **overrides.get("options", {})}
+        if "steps" in overrides and "eval_steps" not in overrides:
+            values["eval_steps"] = overrides["steps"]
+    return RunSpec(**values | {"method": method, "dataset": dataset, "shots": shots, "recipe": recipe_name})

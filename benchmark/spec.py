@@ -22,12 +22,26 @@ RECIPES = ("controlled", "published")
 Value = bool | int | float | str
 
 
-def knob(default: Any, text: str, *, at_least: float | None = None, above: float | None = None,
-         choices: tuple[str, ...] = (), phase: str = "training") -> Any:
+def knob(
+    default: Any,
+    text: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    phase: str = "training",
+) -> Any:
     """A dataclass field with its help text, its bounds and the phase (training or evaluation) that it belongs to."""
-    return field(default=default, metadata={
-        "help": text, "at_least": at_least, "above": above, "choices": choices, "phase": phase,
-    })  # fmt: skip
+    return field(
+        default=default,
+        metadata={
+            "help": text,
+            "at_least": at_least,
+            "above": above,
+            "choices": choices,
+            "phase": phase,
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +73,9 @@ class RunSpec:
     lr_step: int = knob(0, "iterations between decays of the learning rate (0: constant)", at_least=0)
     lr_gamma: float = knob(0.1, "factor of each decay", above=0)
     clip: float = knob(0.0, "clip each entry of the meta-gradient to ± this (0: off)", at_least=0)
-    on_nonfinite: str = knob("stop", "a meta-step with NaN or Inf: end the run as diverged, or skip and count it",
-                             choices=("stop", "skip"))  # fmt: skip
+    on_nonfinite: str = knob(
+        "stop", "a meta-step with NaN or Inf: end the run as diverged, or skip and count it", choices=("stop", "skip")
+    )
     precision: str = knob("float32", "arithmetic of the network", choices=("float32", "tf32", "float64"))
     # selection
     validate_every: int = knob(2_000, "iterations between meta-validations", at_least=1)
@@ -68,8 +83,9 @@ class RunSpec:
     # measuring
     query_test: int = knob(15, "query images per class in validation and test", at_least=1, phase="evaluation")
     eval_steps: int = knob(5, "inner steps after which accuracy is measured", at_least=0, phase="evaluation")
-    trace_steps: int = knob(10, "inner steps of the recorded support nll and gradient norm", at_least=0,
-                            phase="evaluation")  # fmt: skip
+    trace_steps: int = knob(
+        10, "inner steps of the recorded support nll and gradient norm", at_least=0, phase="evaluation"
+    )
     tasks: int = knob(1_000, "new tasks that the method is measured on", at_least=1, phase="evaluation")
 
     def __post_init__(self) -> None:
@@ -100,8 +116,7 @@ class RunSpec:
         """
         selection = {"query_test", "eval_steps"} if self.iterations else set()
         phases = {knob_.name: knob_.metadata.get("phase") for knob_ in dataclasses.fields(self)}
-        kept = {key: value for key, value in self.to_dict().items()
-                if phases[key] != "evaluation" or key in selection}  # fmt: skip
+        kept = {key: value for key, value in self.to_dict().items() if phases[key] != "evaluation" or key in selection}
         return _digest(kept)
 
     # plain data
@@ -131,15 +146,16 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{name} must be {kind.__name__}, got {value!r}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} must be a finite number, got {value}")
     if limits.get("at_least") is not None and value < limits["at_least"]:
         raise UserError(f"{name} must be at least {limits['at_least']}, got {value}")
     if limits.get("above") is not None and value <= limits["above"]:
         raise UserError(f"{name} must be above {limits['above']}, got {value}")
     if limits.get("choices") and value not in limits["choices"]:
-        raise UserError(f"{name} {value!r} is unknown{nearest(value, limits['choices'])}; "
-                        f"expected {' or '.join(limits['choices'])}")  # fmt: skip
+        raise UserError(
+            f"{name} {value!r} is unknown{nearest(str(value), limits['choices'])}; expected {' or '.join(limits['choices'])}"
+        )
     return value
 
 

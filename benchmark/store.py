@@ -166,7 +166,7 @@ def load_run(path: Path) -> Run:
 
 
 def load_runs(results: Path) -> list[Run]:
-    """Every run below `results`, by name. A directory without spec.json is no run; a bad one is a :class:`UserError`."""
+    """Every run below `results`, by name. A directory without spec.json is no run; a bad one raises `UserError`."""
     if not results.is_dir():
         raise UserError(f"{results}: no such results folder; make one with 'python -m benchmark run'")
     return [load_run(path) for path in sorted(results.iterdir()) if (path / "spec.json").exists()]
@@ -195,8 +195,13 @@ class RunDirectory:
             if (self.path / "spec.json").exists():
                 self.status = dict(load_run(self.path).status)
             else:
-                document = {"schema": SCHEMA, "name": self.spec.name, "spec": self.spec.to_dict(),
-                            "environment": environment, "command": command}  # fmt: skip
+                document = {
+                    "schema": SCHEMA,
+                    "name": self.spec.name,
+                    "spec": self.spec.to_dict(),
+                    "environment": environment,
+                    "command": command,
+                }
                 write_json(self.path / "spec.json", document)
             yield
 
@@ -248,6 +253,7 @@ def _read_csv(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        # pandas 3 reads every float exactly by itself and warns when asked to
+        return pd.read_csv(path) if pd.__version__ >= "3" else pd.read_csv(path, float_precision="round_trip")
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable table ({error})") from error

@@ -121,8 +121,9 @@ def create_meta_optimizer(optimizer: InnerOptimizer, spec: RunSpec) -> torch.opt
     parameters = list(optimizer.parameters())
     if spec.meta_optimizer == "adam":
         return torch.optim.Adam(parameters, lr=spec.meta_lr, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(parameters, lr=spec.meta_lr, momentum=spec.momentum, nesterov=spec.momentum > 0,
-                           weight_decay=spec.weight_decay)  # fmt: skip
+    return torch.optim.SGD(
+        parameters, lr=spec.meta_lr, momentum=spec.momentum, nesterov=spec.momentum > 0, weight_decay=spec.weight_decay
+    )
 
 
 def learning_rate(spec: RunSpec, iteration: int) -> float:
@@ -144,10 +145,12 @@ def _meta_step(
     indices = range(first, first + spec.meta_batch)
     mine = [indices[i] for i in group.share(len(indices))]
     batch = data.sample(dataset, "train", spec.ways, spec.shots, spec.query_train, spec.seed, mine)
-    loss, gradients = meta_gradient(
-        optimizer, to_device(batch, device, spec), steps=spec.steps, strategy=strategy, group=group,
-        noise=draw_noise(optimizer, spec, "train", mine, device),
-    )  # fmt: skip
+    noise = draw_noise(optimizer, spec, "train", mine, device)
+    loss, gradients = mean_over_group(
+        group,
+        len(mine) / len(indices),
+        *meta_gradient(optimizer, to_device(batch, device, spec), steps=spec.steps, strategy=strategy, noise=noise),
+    )
     value = float(loss)
     finite = math.isfinite(value) and all(bool(torch.isfinite(each).all()) for each in gradients.values())
     if not finite:
@@ -165,6 +168,19 @@ def _meta_step(
     return value
 
 
+def mean_over_group(
+    group: Group, share: float, loss: Tensor, gradients: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Means over all tasks from means over each rank's own, which are the fraction `share` of all: one all-reduce."""
+    if group.size == 1:
+        return loss, gradients
+    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
+    flat = group.sum_(flat * share)
+    parts = flat[1:].split([gradient.numel() for gradient in gradients.values()])
+    shaped = (part.view_as(gradient) for part, gradient in zip(parts, gradients.values(), strict=True))
+    return flat[0], dict(zip(gradients, shaped, strict=True))
+
+
 def _validate(
     optimizer: InnerOptimizer,
     dataset: data.Dataset,
@@ -175,8 +191,18 @@ def _validate(
     strategy: str,
 ) -> None:
     """Measure on the validation classes and keep the meta-parameters if they are the best so far."""
-    table = measure(optimizer, dataset, spec, "val", spec.validation_tasks, steps=spec.eval_steps,
-                    trace_steps=spec.eval_steps, group=group, device=device, strategy=strategy)  # fmt: skip
+    table = measure(
+        optimizer,
+        dataset,
+        spec,
+        "val",
+        spec.validation_tasks,
+        steps=spec.eval_steps,
+        trace_steps=spec.eval_steps,
+        group=group,
+        device=device,
+        strategy=strategy,
+    )
     accuracy, nll = task_interval(table["accuracy"]), task_interval(table["nll"])
     progress.validations.append(
         {"iteration": progress.iteration, "accuracy": accuracy.mean, "accuracy_ci95": accuracy.half, "nll": nll.mean}

@@ -1,0 +1,39 @@
+"""Shared by all tests: one folder of rendered glyphs, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root of the test session's own, so that tests neither need nor touch the user's cache."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_root(data_root: Path) -> None:
+    os.environ["BENCHMARK_DATA"] = str(data_root)
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """``command("run", "--methods", "maml")``: `python -m benchmark` in a process of its own."""
+
+    def run(*words: str | Path, timeout: float = 120, **options: object) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", "benchmark", *map(str, words)]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+    return run

@@ -1,0 +1,106 @@
+"""A run's spec: validated, round-trips through JSON, names its own directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.errors import UserError
+from benchmark.recipes import CONTROLLED, PUBLISHED, resolve
+from benchmark.spec import RunSpec
+
+PLAIN = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(
+    st.integers(0, 2**63), st.floats(1e-9, 1e9), st.dictionaries(st.text(), PLAIN, max_size=4), st.text(min_size=1)
+)
+def test_round_trip_through_json(seed: int, alpha: float, options: dict, dataset: str) -> None:
+    spec = RunSpec(seed=seed, alpha=alpha, options=options, dataset=dataset)
+    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.name == spec.name
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_name_is_a_plain_directory_name(dataset: str, method: str) -> None:
+    name = RunSpec(dataset=dataset, method=method).name
+    assert "/" not in name
+    assert "\\" not in name
+    assert not name.startswith(".")
+    assert name.isprintable()
+
+
+def test_every_knob_changes_the_name() -> None:
+    base = RunSpec(meta_optimizer="sgd")
+    for knob in dataclasses.fields(RunSpec):
+        value = getattr(base, knob.name)
+        other = {int: lambda v: v + 20, float: lambda v: v + 0.5, str: lambda v: v + "x", dict: lambda v: {"a": 1}}[
+            type(value)
+        ](value)
+        if knob.metadata.get("choices"):
+            other = next(choice for choice in knob.metadata["choices"] if choice != value)
+        assert dataclasses.replace(base, **{knob.name: other}).name != base.name, knob.name
+
+
+def test_measuring_otherwise_shares_the_training() -> None:
+    base = RunSpec()
+    assert dataclasses.replace(base, tasks=7, trace_steps=20).training_digest() == base.training_digest()
+    assert dataclasses.replace(base, query_test=5).training_digest() != base.training_digest()  # selection sees it
+    assert dataclasses.replace(base, alpha=0.5).training_digest() != base.training_digest()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"ways": 1}, "ways must be at least 2"),
+        ({"shots": 0}, "shots must be at least 1"),
+        ({"alpha": 0.0}, "alpha must be above 0"),
+        ({"alpha": float("nan")}, "alpha must be a finite number"),
+        ({"alpha": "fast"}, "alpha must be float"),
+        ({"iterations": 2.5}, "iterations must be int"),
+        ({"seed": True}, "seed must be int"),
+        ({"meta_optimizer": "adma"}, "did you mean 'adam'"),
+        ({"recipe": "publishd"}, "did you mean 'published'"),
+        ({"momentum": 0.9}, "goes with meta_optimizer sgd"),
+        ({"options": {"a": [1]}}, "options must be a flat table"),
+        ({"itertions": 5}, "did you mean 'iterations'"),
+    ],
+)
+def test_wrong_values_say_what_was_expected(values: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        RunSpec.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_controlled_recipe_differs_between_methods_in_the_method_alone() -> None:
+    for dataset in ("glyphs", "omniglot", "cifar-fs", "miniimagenet"):
+        for preset in CONTROLLED:
+            first, *rest = (
+                resolve(m, dataset, shots=1, recipe_name="controlled", preset=preset, overrides={}) for m in PUBLISHED
+            )
+            for other in rest:
+                assert dataclasses.replace(other, method=first.method) == first
+
+
+def test_published_recipes_are_those_of_the_papers() -> None:
+    maml = resolve("maml", "miniimagenet", shots=5, recipe_name="published", preset="quick", overrides={})
+    assert (maml.channels, maml.alpha, maml.steps, maml.eval_steps, maml.clip) == (32, 0.05, 5, 10, 10.0)
+    assert (maml.query_train, maml.query_test, maml.tasks) == (15, 5, 600)
+    md = resolve("md", "miniimagenet", shots=1, recipe_name="published", preset="quick", overrides={})
+    assert (md.channels, md.meta_optimizer, md.momentum, md.weight_decay) == (64, "sgd", 0.9, 1e-4)
+    assert (md.lr_step, md.lr_gamma, md.query_test, md.tasks) == (20_000, 0.1, 1, 1_000)
+    assert resolve("md", "omniglot", shots=1, recipe_name="published", preset="quick", overrides={}).momentum == 0
+
+
+def test_flags_win_over_the_recipe() -> None:
+    spec = resolve("md", "glyphs", shots=1, recipe_name="controlled", preset="quick", overrides={"steps": 3})
+    assert (spec.steps, spec.eval_steps) == (3, 3)
+    spec = resolve(
+        "md", "glyphs", shots=1, recipe_name="controlled", preset="quick", overrides={"steps": 3, "eval_steps": 7}
+    )
+    assert (spec.steps, spec.eval_steps) == (3, 7)
