@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
 from optimizers.block_iaf import BlockIAF
+from optimizers.convex_map import ConvexMap
 from optimizers.errors import choice
 
 _PAPER = (
@@ -84,3 +85,22 @@ class MirrorDescentReleased(MirrorDescent):
         alive=False,
     )
     zero = "all"
+
+
+class MirrorDescentConvex(DualDescent):
+    """Mirror descent by the gradient of a strongly convex function."""
+
+    card: ClassVar[Card] = Card(
+        title="MD, convex potential",
+        paper="This project; the promise is that of " + _PAPER,
+        geometry="learned map, gradient of a convex function",
+        equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z) = ∇ψ(z) = D z + Uᵀ(s ⊙ sigmoid(U z + b)), D, s > 0",
+        learned="The dual start z_0; the diagonal D (d numbers), 64 weights s and biases b, and for each tensor one "
+        "small matrix per mode, whose Kronecker product is its part of U.",
+        differences="No published method. The Jacobian of g is symmetric and at least D > 0 at any parameters: g is "
+        "strictly monotone, and −∇L a descent direction. With U = 0 it is MetaSGD with positive rates.",
+    )
+
+    def __init__(self, network: nn.Module, **common: Any) -> None:
+        super().__init__(network, **common)
+        self.g = ConvexMap(self.start())

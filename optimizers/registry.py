@@ -30,9 +30,14 @@ Factory = Callable[..., "InnerOptimizer"]
 _BUILTIN = {
     "maml": "optimizers.gd:GradientDescent",
     "metasgd": "optimizers.diagonal:MetaSGD",
+    "mtnet": "optimizers.mtnet:MTNet",
+    "warpgrad": "optimizers.warpgrad:WarpGrad",
     "metacurvature": "optimizers.kronecker:MetaCurvature",
+    "metakfo": "optimizers.kfo:MetaKFO",
+    "ecml": "optimizers.ecml:ECML",
     "md": "optimizers.mirror:MirrorDescent",
     "md-released": "optimizers.mirror:MirrorDescentReleased",
+    "md-convex": "optimizers.mirror:MirrorDescentConvex",
 }
 
 aliases = {"gd": "maml", "mirror-descent": "md", "meta-sgd": "metasgd", "meta-curvature": "metacurvature"}

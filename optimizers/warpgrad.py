@@ -1,0 +1,111 @@
+"""WarpGrad: gradient descent in a network that was warped so that gradient descent works well in it.
+
+Warp layers w stand between the adapted blocks h; they are meta-learned, frozen while adapting, and precondition the
+gradients that flow through them. They are not trained through the whole inner loop: from every visited point φ_k,
+taken as a constant, one look-ahead step is made and its query loss differentiated with respect to w alone. The start
+φ_0 has an objective of its own, MAML's or Leap's, in which w is a constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from optimizers.base import Card, InnerOptimizer, Params, State, Task, Trajectory
+from optimizers.errors import choice
+from optimizers.mtnet import insertable
+from optimizers.stopgrad import stop_gradient
+
+
+class WarpGrad(InnerOptimizer):
+    """φ_k = φ_{k−1} − α ∇_φ L_S(φ_{k−1}; w) with meta-learned warp layers w."""
+
+    card: ClassVar[Card] = Card(
+        title="WarpGrad (warp layers)",
+        paper="Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020",
+        geometry="warp layers in the network",
+        equation="φ_k = φ_{k−1} − α ∇_φ L_S(φ_{k−1}; w); outer loss: mean over k < K of L_Q(φ̄_k − α ∇L_S(φ̄_k; w); w) "
+        "for w, φ̄_k a constant, plus that of the start",
+        learned="The start φ_0 and a 3×3 convolution with bias after every block but the first (linear layers in a "
+        "network without convolutions).",
+        differences="Few-shot details are public only in a third-party reproduction: warp convolutions after the "
+        "pooling of blocks 2 to 4, K = 5, α = 0.1. Query losses of the visited points are averaged here, not summed: "
+        "the loss then has the scale of one task's. A Dirac start, which equals MAML at the start, replaces the "
+        "default random one.",
+        options={
+            "warp_start": "`dirac` (identity) or `random` (the default initialisation of a convolution)",
+            "start_objective": "objective of φ_0: `maml`, L_Q(φ_K), or `leap`, the energy of the path",
+        },
+    )
+
+    def __init__(
+        self, network: nn.Module, *, warp_start: str = "dirac", start_objective: str = "maml", **common: Any
+    ) -> None:
+        self._warp_start = choice("warp_start", warp_start, ("dirac", "random"))
+        super().__init__(network, **common)
+        self.start_objective = choice("start_objective", start_objective, ("maml", "leap"))
+
+    def wire(self, network: nn.Module) -> nn.Module:
+        like = next(network.parameters())
+        convolutional = insertable(network, "warpgrad")
+        places = network.places("block")  # type: ignore[operator]
+        for place, channels in list(places.items())[1:]:
+            layer = nn.Conv2d(channels, channels, 3, padding=1) if convolutional else nn.Linear(channels, channels)
+            if self._warp_start == "dirac":
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.dirac_(layer.weight)
+                else:
+                    nn.init.eye_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            network.insert(place, layer.to(like))  # type: ignore[operator]
+        return network
+
+    def adaptable(self) -> tuple[str, ...]:
+        return tuple(name for name in super().adaptable() if not name.startswith("inserted."))
+
+    def step(self, state: State, grads: Params) -> State:
+        return {"phi": {name: value - self.alpha * grads[name] for name, value in state["phi"].items()}}
+
+    def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss at φ = `params` with the rest of the network, warp layers included, as constants.
+
+        The inner loop takes its gradients here, so that no path leads from a visited φ_k back to w.
+        """
+        rest = {n: stop_gradient(p) for n, p in self.network.named_parameters() if n not in params}
+        loss = getattr(self.network, "loss", nn.functional.cross_entropy)
+        return loss(functional_call(self.network, {**rest, **params}, (x,)), y)
+
+    def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
+        points = [self.params(state) for state in trajectory.visited[:-1]]
+        if not points:  # no step was made: nothing is warped yet
+            return super().loss(trajectory.params, task.query_x, task.query_y)
+        ahead = [self.look_ahead(task, {name: stop_gradient(p) for name, p in point.items()}) for point in points]
+        start = self._leap(task, trajectory) if self.start_objective == "leap" else self._maml(task, trajectory)
+        return start + torch.stack(ahead).mean()
+
+    def look_ahead(self, task: Task, point: Params) -> Tensor:
+        """L_Q(φ − α ∇L_S(φ; w); w) at φ = `point`, a scalar; everything of the network that does not adapt is in w."""
+        warped = super().loss
+        gradient = grad(lambda phi: warped(phi, task.support_x, task.support_y))(point)
+        if self.first_order:
+            gradient = {name: stop_gradient(value) for name, value in gradient.items()}
+        moved = {name: value - self.alpha * gradient[name] for name, value in point.items()}
+        return warped(moved, task.query_x, task.query_y)
+
+    def _maml(self, task: Task, trajectory: Trajectory) -> Tensor:
+        return self.loss(trajectory.params, task.query_x, task.query_y)
+
+    def _leap(self, task: Task, trajectory: Trajectory) -> Tensor:
+        """½ Σ_k ‖φ̄_{k+1} − φ_k‖² + (L̄_{k+1} − L_k)², where φ_k follows φ_0 by the identity and bars are constants."""
+        points = [{n: stop_gradient(p) for n, p in self.params(state).items()} for state in trajectory.visited]
+        start, first = self.params(trajectory.visited[0]), points[0]
+        followed = [{n: start[n] + (p - first[n]) for n, p in point.items()} for point in points]
+        losses = [self.loss(point, task.support_x, task.support_y) for point in followed]
+        energy = losses[0].new_zeros(())
+        for k, (here, there) in enumerate(zip(followed, points[1:], strict=False)):
+            squares = torch.stack([(there[n] - p).square().sum() for n, p in here.items()])
+            energy = energy + squares.sum() / 2 + (stop_gradient(losses[k + 1]) - losses[k]).square() / 2
+        return energy
