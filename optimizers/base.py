@@ -21,7 +21,7 @@ import fnmatch
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,8 @@ class InnerOptimizer(nn.Module):
         Treat the inner gradients as constants in the meta-gradient (first-order MAML). The inner loop reads it.
     """
 
-    card: ClassVar[Card]
+    card: Card
+    """Of the class; an instance whose options change a claim of it carries its own."""
 
     def __init__(
         self, network: nn.Module, *, alpha: float = 0.01, adapt: str = "all", first_order: bool = False

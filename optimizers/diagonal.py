@@ -7,7 +7,7 @@ learns the rates themselves, which may turn negative; later code learns their lo
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from optimizers.errors import choice
 class MetaSGD(InnerOptimizer):
     """φ_k = φ_{k−1} − a ⊙ G with one learned rate a per parameter, all equal to α at the start."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MetaSGD (diagonal PGD)",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835, 2017",
         geometry="diagonal",

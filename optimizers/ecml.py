@@ -10,12 +10,11 @@ subspace, since the null direction's eigenvalue has no logarithm. Nothing change
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
-from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State, Task, Trajectory
 from optimizers.errors import BadOption, choice
@@ -24,7 +23,7 @@ from optimizers.errors import BadOption, choice
 class ECML(InnerOptimizer):
     """Gradient descent whose start is trained for L_Q(φ_K) + γ · mean over k < K of penalty(φ_k)."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="ECML (conditioned adaptation, reconstructed)",
         paper="Hiller, Harandi, Drummond: On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation. "
         "NeurIPS 2022",
@@ -77,8 +76,9 @@ class ECML(InnerOptimizer):
         outputs = self.predict(params, x)
         if hasattr(self.network, "loss"):
             return (outputs - y).flatten()
-        wrong = outputs.softmax(-1) - F.one_hot(y, outputs.shape[-1]).to(outputs.dtype)
-        return (wrong @ without_constant(outputs.shape[-1], outputs)).flatten()
+        ways = outputs.shape[-1]
+        target = (y[:, None] == torch.arange(ways, device=y.device)).to(outputs.dtype)  # one_hot has no rule for vmap
+        return ((outputs.softmax(-1) - target) @ without_constant(ways, outputs)).flatten()
 
     def gram(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """J Jᵀ with J = ∂r/∂φ at φ = `params`, [m, m] for m residuals."""

@@ -6,15 +6,13 @@ gradient steps; only φ_0 is learned, through the unrolled steps (second order) 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from optimizers.base import Card, InnerOptimizer, Params, State
 
 
 class GradientDescent(InnerOptimizer):
     """φ_k = φ_{k−1} − α G."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MAML (gradient descent)",
         paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
         geometry="identity",

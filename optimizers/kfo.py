@@ -13,7 +13,8 @@ start. The non-linear one adds to it a ReLU network of two hidden layers whose l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from optimizers.modes import group, mode_products
 class MetaKFO(InnerOptimizer):
     """φ_k = φ_{k−1} − α A_k(G_{k−1}); from the second step on, A_k = A_{k−1} − α ∂L_S(φ_{k−1})/∂A_{k−1} before it."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MetaKFO (learned gradient transform)",
         paper="Arnold, Iqbal, Sha: When MAML Can Adapt Fast and How to Assist When It Cannot. AISTATS 2021",
         geometry="Kronecker, adapting",
@@ -50,6 +51,8 @@ class MetaKFO(InnerOptimizer):
         super().__init__(network, **common)
         self.transform = choice("transform", transform, ("linear", "nonlinear"))
         self.adapting = bool(adapting)
+        if not adapting:
+            self.card = replace(self.card, starts_as_maml=True)
         start = self.start()
         self.groups = group(self.adapted, {name: value.shape for name, value in start.items()})
         self.factors = nn.ParameterDict()

@@ -7,7 +7,7 @@ unconstrained: nothing makes the preconditioner symmetric or positive definite.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from optimizers.modes import group, mode_products
 class MetaCurvature(InnerOptimizer):
     """φ_k = φ_{k−1} − α u with u = G ×₁ M_out ×₂ M_in ×₃ M_f (vectors: u = m ⊙ G)."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="Meta-Curvature (Kronecker PGD)",
         paper="Park, Oliva: Meta-Curvature. NeurIPS 2019",
         geometry="Kronecker",

@@ -8,7 +8,7 @@ gradient of a convex function this is mirror descent in the strict sense; a flow
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ class DualDescent(InnerOptimizer):
 class MirrorDescent(DualDescent):
     """Mirror descent by a blockIAF whose every meta-parameter trains."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MD (mirror descent, blockIAF)",
         paper=_PAPER,
         geometry="learned map, block-triangular",
@@ -71,7 +71,7 @@ class MirrorDescent(DualDescent):
 class MirrorDescentReleased(MirrorDescent):
     """Mirror descent by the blockIAF as released: all mode matrices of its heads start at zero."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MD as released",
         paper=_PAPER,
         geometry="learned map; in effect diagonal",
@@ -90,7 +90,7 @@ class MirrorDescentReleased(MirrorDescent):
 class MirrorDescentConvex(DualDescent):
     """Mirror descent by the gradient of a strongly convex function."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MD, convex potential",
         paper="This project; the promise is that of " + _PAPER,
         geometry="learned map, gradient of a convex function",

@@ -8,7 +8,8 @@ sampled once per task from learned logits, says which channels adapt at all. T a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from optimizers.stopgrad import stop_gradient
 class MTNet(InnerOptimizer):
     """φ_k = φ_{k−1} − α · mask ⊙ G in a network with a learned transform T after each layer."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="MT-net (learned subspace and metric)",
         paper="Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018",
         geometry="layerwise metric, masked",
@@ -39,7 +40,9 @@ class MTNet(InnerOptimizer):
     def __init__(self, network: nn.Module, *, mask: bool = True, **common: Any) -> None:
         super().__init__(network, **common)
         self.logit: nn.ParameterDict | None = None
-        if mask:
+        if not mask:
+            self.card = replace(self.card, starts_as_maml=True)
+        else:
             owners = {name.rpartition(".")[0] for name in self.adapted}
             named = dict(network.named_parameters())
             weights = {owner: named[f"{owner}.weight"] for owner in self._layers() if owner in owners}

@@ -8,7 +8,8 @@ taken as a constant, one look-ahead step is made and its query loss differentiat
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from optimizers.stopgrad import stop_gradient
 class WarpGrad(InnerOptimizer):
     """φ_k = φ_{k−1} − α ∇_φ L_S(φ_{k−1}; w) with meta-learned warp layers w."""
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         title="WarpGrad (warp layers)",
         paper="Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020",
         geometry="warp layers in the network",
@@ -46,6 +47,8 @@ class WarpGrad(InnerOptimizer):
     ) -> None:
         self._warp_start = choice("warp_start", warp_start, ("dirac", "random"))
         super().__init__(network, **common)
+        if warp_start == "random":
+            self.card = replace(self.card, starts_as_maml=False)
         self.start_objective = choice("start_objective", start_objective, ("maml", "leap"))
 
     def wire(self, network: nn.Module) -> nn.Module:

@@ -1,0 +1,232 @@
+"""The contract kit: is this lower-level optimizer right, and if not, which rule does it break?
+
+    check_inner_optimizer(lambda network: MyOptimizer(network, alpha=0.1))
+
+runs the contract of :mod:`optimizers.base` on a small smooth network in float64, rule by rule, the plain ones first,
+and raises :class:`ContractViolation`, which names the broken rule, at the first that fails. It needs nothing but the
+method: no data set, no training. What was measured comes back as a list of :class:`Finding`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.stopgrad import hold
+
+Factory = Callable[[nn.Module], InnerOptimizer]
+STEPS = 3
+
+
+class ContractViolation(AssertionError):
+    """A rule of the contract is broken; ``rule`` is its name."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(f"rule {rule!r} is broken: {message}")
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that holds, and how far off it was where that is a number."""
+
+    rule: str
+    detail: str
+    error: float | None = None
+
+
+@dataclass
+class SmallTask:
+    """Support and query of 6 random 8×8 images each in 3 classes."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+@dataclass
+class Walk:
+    """What the kit's own inner loop hands to ``objective``."""
+
+    state: State
+    params: Params
+    visited: tuple[State, ...]
+
+
+class SmallNetwork(nn.Module):
+    """Two convolutions and a linear layer, smooth, every parameter of which matters: [N, 1, 8, 8] → [N, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inserted = nn.ModuleDict()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(16, 3)
+
+    def places(self, kind: str) -> dict[str, int]:
+        return {"layer": {"conv1": 4, "conv2": 4}, "block": {"block1": 4, "block2": 4}, "head": {"head": 3}}[kind]
+
+    def insert(self, place: str, layer: nn.Module) -> None:
+        self.inserted[place] = layer
+
+    def _at(self, place: str, x: Tensor) -> Tensor:
+        return self.inserted[place](x) if place in self.inserted else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, conv in ((1, self.conv1), (2, self.conv2)):
+            x = self._at(f"block{i}", F.avg_pool2d(F.softplus(self._at(f"conv{i}", conv(x))), 2))
+        return self._at("head", self.head(x.flatten(1)))
+
+
+def small_network(dtype: torch.dtype = torch.float64, seed: int = 0) -> SmallNetwork:
+    """The kit's network; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SmallNetwork().to(dtype)
+
+
+def small_task(seed: int = 0, dtype: torch.dtype = torch.float64) -> SmallTask:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 6, 1, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    y = torch.arange(6) % 3
+    return SmallTask(x[0], y, x[1], y)
+
+
+def walk(
+    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
+) -> Walk:
+    """The inner loop by autograd; with `graph` it can be differentiated again."""
+    with torch.set_grad_enabled(graph):
+        visited = [optimizer.init_state(noise)]
+        for _ in range(steps):
+            params = optimizer.params(visited[-1])
+            point = params if graph else {n: p.detach().requires_grad_() for n, p in params.items()}
+            with torch.enable_grad():
+                loss = optimizer.loss(point, task.support_x, task.support_y)
+                found = torch.autograd.grad(
+                    loss, list(point.values()), create_graph=graph and not optimizer.first_order
+                )
+            visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True))))
+        return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
+
+
+def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None, *, graph: bool = True) -> Tensor:
+    """The objective after the kit's inner loop; without `graph` only its value is kept."""
+    loss = optimizer.objective(task, walk(optimizer, task, noise, graph=True))
+    return loss if graph else loss.detach()
+
+
+def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None) -> dict[str, Tensor]:
+    """∇_θ of the objective of one task, by name; zeros where there is no path."""
+    named = dict(optimizer.named_parameters())
+    found = torch.autograd.grad(outer_loss(optimizer, task, noise), list(named.values()), allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), found, strict=True)}
+
+
+def finite_differences(
+    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, epsilon: float = 1e-5, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Per meta-parameter: derivative along a random direction by the meta-gradient, and by central differences.
+
+    Stopped gradients are held at their values, so that the differences are those of the same function.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gradients = meta_gradient(optimizer, task, noise)
+    found: dict[str, tuple[float, float]] = {}
+    for name, parameter in optimizer.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+        kept, values = parameter.detach().clone(), []
+        with hold() as held:
+            outer_loss(optimizer, task, noise, graph=False)
+            for sign in (1, -1):
+                held.again()
+                parameter.data = kept + sign * epsilon * direction
+                values.append(float(outer_loss(optimizer, task, noise, graph=False)))
+        parameter.data = kept
+        found[name] = float((gradients[name] * direction).sum()), (values[0] - values[1]) / (2 * epsilon)
+    return found
+
+
+def perturb(optimizer: InnerOptimizer, scale: float = 0.1, seed: int = 1) -> None:
+    """Move every meta-parameter off its start, where many gradients vanish."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in optimizer.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = parameter.data + scale * noise.to(parameter)
+
+
+def leaves(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a nested state."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from leaves(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from leaves(value)
+
+
+class OuterLoss(nn.Module):
+    """The objective of one task with inner gradients by ``torch.func.grad``: what is vmapped."""
+
+    def __init__(self, optimizer: InnerOptimizer) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+
+    def forward(self, task: dict[str, Tensor], noise: Tensor | None) -> Tensor:
+        one = SmallTask(**task)
+        visited = [self.optimizer.init_state(noise)]
+        for _ in range(STEPS):
+            gradient = grad(lambda p: self.optimizer.loss(p, one.support_x, one.support_y))
+            visited.append(self.optimizer.step(visited[-1], gradient(self.optimizer.params(visited[-1]))))
+        return self.optimizer.objective(one, Walk(visited[-1], self.optimizer.params(visited[-1]), tuple(visited)))
+
+
+def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[SmallTask], noise: Tensor | None) -> dict[str, Tensor]:
+    """Mean meta-gradient of `tasks` by ``vmap(grad(·))``."""
+    outer = OuterLoss(optimizer)
+    named = {name: p.detach() for name, p in outer.named_parameters()}
+    batch = {name: torch.stack([getattr(task, name) for task in tasks]) for name in vars(tasks[0])}
+    one = grad(lambda theta, task, drawn: functional_call(outer, theta, (task, drawn)))
+    each = vmap(one, in_dims=(None, 0, None if noise is None else 0))(named, batch, noise)
+    return {name.removeprefix("optimizer."): value.mean(0) for name, value in each.items()}
+
+
+def check_inner_optimizer(factory: Factory) -> list[Finding]:
+    """Run every rule on what `factory` makes of a network; the findings, or the first :class:`ContractViolation`.
+
+    `factory` is called once per rule with a fresh network and must make the same method each time.
+    """
+    from optimizers.rules import RULES  # the rules use what is above
+
+    findings = []
+    for rule, check in RULES.items():
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                detail, error = check(factory)
+        except ContractViolation:
+            raise
+        except Exception as problem:
+            raise ContractViolation(rule, f"{type(problem).__name__}: {problem}") from problem
+        findings.append(Finding(rule, detail, error))
+    return findings
+
+
+def made(factory: Factory, dtype: torch.dtype = torch.float64) -> tuple[InnerOptimizer, nn.Module]:
+    """A fresh method, and the network as it was before the method wired it."""
+    network = small_network(dtype)
+    untouched = copy.deepcopy(network)
+    optimizer = factory(network)
+    if not isinstance(optimizer, InnerOptimizer) or not isinstance(getattr(optimizer, "card", None), Card):
+        raise ContractViolation("card", "the factory must return an InnerOptimizer with a Card as its attribute `card`")
+    return optimizer, untouched
