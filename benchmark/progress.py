@@ -26,6 +26,7 @@ class Reporter:
         self.console = console or Console(quiet=True)
         self.total = total
         self.begun = 0
+        self.place = ""
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -33,16 +34,18 @@ class Reporter:
     def traceback(self) -> None:
         self.console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
 
-    def skip(self, spec: RunSpec) -> None:
+    def begin(self, spec: RunSpec, state: str) -> None:
+        """The next run of the plan, which is ``new``, to ``resume`` or ``done`` already."""
         self.begun += 1
-        self.note(f"{self._place()} {spec.name}: done already")
+        self.place = f"[{self.begun}/{self.total}]" if self.total else ""
+        if state == "done":
+            self.note(f"{self.place} {spec.name}: done already")
 
     @contextlib.contextmanager
     def training(self, spec: RunSpec) -> Iterator[Callable[[train.Progress], None]]:
         """Yields the callback for each meta-step."""
-        self.begun += 1
         recent: float | None = None
-        with self._bar(f"{self._place()} {_label(spec)} train", spec.iterations, "it/s") as update:
+        with self._bar(f"{self.place} {_label(spec)} train", spec.iterations, "it/s") as update:
 
             def on_step(progress: train.Progress) -> None:
                 nonlocal recent
@@ -58,11 +61,8 @@ class Reporter:
     @contextlib.contextmanager
     def measuring(self, spec: RunSpec) -> Iterator[Callable[[int], None]]:
         """Yields the callback that takes the number of test tasks measured so far."""
-        with self._bar(f"{self._place()} {_label(spec)} test", spec.tasks, "tasks/s") as update:
+        with self._bar(f"{self.place} {_label(spec)} test", spec.tasks, "tasks/s") as update:
             yield lambda count: update(count, "")
-
-    def _place(self) -> str:
-        return f"[{self.begun}/{self.total}]" if self.total else ""
 
     @contextlib.contextmanager
     def _bar(self, label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
@@ -103,6 +103,7 @@ def _plain(console: Console, label: str, total: int, unit: str) -> Iterator[Call
     def update(done: int, detail: str) -> None:
         nonlocal printed, last
         last = (done, detail)
+        rate.begin(done)
         if time.monotonic() - printed >= PLAIN_EVERY_S:
             printed = time.monotonic()
             line(done, detail)
@@ -113,7 +114,7 @@ def _plain(console: Console, label: str, total: int, unit: str) -> Iterator[Call
 
 
 class _Rate:
-    """Steps per second since the first step seen here: work of an earlier process does not count."""
+    """Steps per second since this process began to count: the work of an earlier one, before a resume, is left out."""
 
     def __init__(self, unit: str) -> None:
         self.unit = unit
@@ -121,10 +122,14 @@ class _Rate:
         self.first: int | None = None
         self.per_s = 0.0
 
-    def __call__(self, done: int) -> str:
+    def begin(self, done: int) -> None:
+        """`done` steps are over; the first call tells where counting began."""
         if self.first is None:
             self.first = done - 1
-        self.per_s = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
+    def __call__(self, done: int) -> str:
+        self.begin(done)
+        self.per_s = (done - (self.first or 0)) / max(time.monotonic() - self.started, 1e-9)
         return f"{self.per_s:.1f} {self.unit}"
 
     def left(self, steps: int) -> str:

@@ -25,6 +25,7 @@ from rich.console import Console
 import benchmark
 import optimizers
 from benchmark import data, networks, store
+from benchmark.allocator import keep_large_buffers
 from benchmark.data import episodes, pixels
 from benchmark.errors import UserError
 from benchmark.evaluate import CHUNK, measure
@@ -117,8 +118,9 @@ def due(spec: RunSpec, results: Path) -> str:
 def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter, stop: Stop) -> str:
     """Bring one run to its end and return its state. Raises what stopped it, after recording it."""
     directory = RunDirectory(context.results, spec)
-    if group.broadcast(due(spec, context.results) if group.rank == 0 else None) == "done":
-        reporter.skip(spec)
+    state = group.broadcast(due(spec, context.results) if group.rank == 0 else None)
+    reporter.begin(spec, state)
+    if state == "done":
         return directory.state() or "finished"
     device = choose_device(context.device)
     claim = directory.claim(environment(device, group), list(context.command))
@@ -378,5 +380,6 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
 
 def run_plan(group: Group, specs: Sequence[RunSpec], context: Context) -> dict[str, str]:
     """:func:`run_all` as one of the processes of `group`: what :func:`benchmark.parallel.launch` starts."""
+    keep_large_buffers()
     console = Console(stderr=True) if group.rank == 0 else None
     return run_all(specs, context, group=group, reporter=Reporter(console, total=len(specs)))

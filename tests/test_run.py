@@ -186,5 +186,6 @@ def test_resume_refuses_a_checkpoint_of_another_run(
     assert done.returncode == 1
     assert "belongs to another run" in done.stderr
     assert torch.equal(  # and it is left as it was
-        store.read_checkpoint(md / "checkpoint.pt")["losses"], store.read_checkpoint(metasgd / "checkpoint.pt")["losses"]
+        store.read_checkpoint(md / "checkpoint.pt")["losses"],
+        store.read_checkpoint(metasgd / "checkpoint.pt")["losses"],
     )

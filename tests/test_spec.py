@@ -16,9 +16,7 @@ from benchmark.spec import RunSpec
 PLAIN = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
 
-@given(
-    st.integers(0, 2**63), st.floats(1e-9, 1e9), st.dictionaries(st.text(), PLAIN, max_size=4), st.text(min_size=1)
-)
+@given(st.integers(0, 2**63), st.floats(1e-9, 1e9), st.dictionaries(st.text(), PLAIN, max_size=4), st.text(min_size=1))
 def test_round_trip_through_json(seed: int, alpha: float, options: dict, dataset: str) -> None:
     spec = RunSpec(seed=seed, alpha=alpha, options=options, dataset=dataset)
     again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))

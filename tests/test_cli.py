@@ -1,0 +1,110 @@
+"""The command line: what a wrong word gets, what a plan shows, what stays quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import cli
+from benchmark.errors import UserError
+from tests.conftest import ROOT, Command
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("runn", "unknown verb 'runn' (did you mean 'run'?)"),
+        ("run", "the following arguments are required: --methods"),
+        ("run --methods", "expected one argument"),
+        ("run --methods ,", "--methods is empty"),
+        ("run --methods mdd", "did you mean 'md'"),
+        ("run --methods md --itertions 5", "unknown flag '--itertions' (did you mean '--iterations'?)"),
+        ("run --methods md --iter 5", "unknown flag '--iter'"),
+        ("run --methods md --iterations many", "--iterations must be a whole number, got 'many'"),
+        ("run --methods md --alpha x", "--alpha must be a number, got 'x'"),
+        ("run --methods md --alpha 0", "alpha must be above 0"),
+        ("run --methods md --alpha inf", "alpha must be a finite number"),
+        ("run --methods md --shots 1,x", "--shots must be whole numbers"),
+        ("run --methods md --shots 0", "shots must be at least 1"),
+        ("run --methods md --seeds -1", "seed must be at least 0"),
+        ("run --methods md --ways 1", "ways must be at least 2"),
+        ("run --methods md --ways 4000", "lower --ways"),
+        ("run --methods md --shots 4000", "lower --shots"),
+        ("run --methods md --recipe publishd", "did you mean 'published'"),
+        ("run --methods md --preset qick", "did you mean 'quick'"),
+        ("run --methods md --dataset glyph", "did you mean 'glyphs'"),
+        ("run --methods md --network cnn5", "did you mean 'cnn4'"),
+        ("run --methods md --meta-optimizer sdg", "did you mean 'sgd'"),
+        ("run --methods md --momentum 0.9", "goes with meta_optimizer sgd"),
+        ("run --methods md --device cuda:77", "not usable here"),
+        ("run --methods md --device gpu", "not usable here"),
+        ("run --methods md --workers 0", "--workers must be at least 1"),
+        ("run --methods md --strategy lop", "did you mean 'loop'"),
+        ("run --methods md --option sigma", "--option takes [METHOD.]KEY=VALUE"),
+        ("run --methods md --option sigm=exp", "has no option 'sigm'"),
+        ("run --methods md --option metasgd.adapt=head", "'metasgd' is not among --methods"),
+        ("run --methods md --option adapt=haed", "matches no parameter"),
+        ("report --results nowhere", "python -m benchmark run"),
+        ("status --results nowhere", "python -m benchmark run"),
+        ("list mdd", "did you mean 'md'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = line.split()
+    if words[0] == "run" and "--dry-run" not in words:
+        words.append("--dry-run")  # nothing may start, whatever is wrong
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert says in shown.err
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"run --methods gd,md --shots 1,5 --seeds 0,1 --dry-run --results {tmp_path / 'r'}"
+    assert cli.main(line.split()) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("-maml-") == shown.count("-md-") == shown.count("-pixels-") == 4
+    assert not (tmp_path / "r").exists()
+
+
+def test_all_is_every_method_once() -> None:
+    import optimizers
+
+    arguments = cli._parser().parse_args(["run", "--methods", "all"])
+    assert [spec.method for spec in cli.plan(arguments)] == ["pixels", *optimizers.available()]
+
+
+def test_options_reach_the_methods_they_name() -> None:
+    assert cli._method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
+        "md": {"sigma": "exp", "adapt": "head", "first_order": True},
+        "maml": {"adapt": "head", "first_order": True},
+    }
+    with pytest.raises(UserError, match="did you mean 'maml'"):
+        cli._method_options(["mal.adapt=head"], ["maml"])
+
+
+def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("maml", "gd", "metasgd", "metacurvature", "md-released", "glyphs", "cifar-fs", "cnn4", "quick"):
+        assert word in shown
+
+
+def test_reading_needs_no_torch() -> None:
+    code = (
+        "import sys, benchmark.cli, benchmark.store, benchmark.report, benchmark.statistics; "
+        "benchmark.cli._parser(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
+    line = f"{sys.executable} -m benchmark list | head -1"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
