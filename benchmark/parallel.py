@@ -1,0 +1,256 @@
+"""Tasks spread over processes: single program, multiple data, by ``torch.distributed``.
+
+Every process runs the same function with its own :class:`Group`; rank r of N takes the tasks r, r + N, r + 2N … A group
+of one does nothing. :func:`launch` starts N processes on this machine, or joins those that ``torchrun`` started.
+Gradients are summed by gloo on CPU and by nccl on GPU.
+
+The starting process only watches: it passes signals on, and when a worker dies it gives the others a moment to write
+down what happened, ends them, and says so. Workers end when the process that started them is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+GRACE_S = 20.0
+"""How long the other workers may take to end by themselves once one has failed."""
+
+
+class WorkerDied(SystemExit):
+    """A worker ended without a word (killed, out of memory). Uncaught: one line on stderr and exit status 1."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that work together, seen from one of them. The default is a process by itself."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def share(self, count: int) -> range:
+        """Which of `count` tasks are this rank's."""
+        return range(self.rank, count, self.size)
+
+    def sum_(self, flat: Tensor) -> Tensor:
+        """Sum over all ranks, in place and returned."""
+        if self.size > 1:
+            moved = flat.to(self.device)
+            dist.all_reduce(moved)
+            flat.copy_(moved)
+        return flat
+
+    def gather(self, rows: Tensor, total: int) -> Tensor:
+        """Every rank's rows [len(share(total)), ...] put together in task order, [total, ...], on every rank."""
+        if self.size == 1:
+            return rows
+        most = len(range(0, total, self.size))
+        padded = rows.new_zeros(most, *rows.shape[1:], device=self.device)
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.stack(parts, dim=1).flatten(0, 1)[:total].to(rows.device)  # row i is rank i mod size's
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's picklable `value`, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def any_(self, flag: bool) -> bool:
+        """Whether any rank's `flag` is true."""
+        return bool(self.sum_(torch.tensor([float(flag)])) > 0)
+
+
+def default_workers(device: torch.device, meta_batch: int) -> int:
+    """One process per GPU, or per CPU core (workers of one thread beat one of many), at most one per task."""
+    places = torch.cuda.device_count() if device.type == "cuda" else cores()
+    return max(1, min(places, meta_batch))
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launch(
+    run: Callable[..., Any], args: Sequence[Any] = (), workers: int = 1, device: torch.device | None = None
+) -> Any:
+    """``run(group, *args)`` in `workers` processes; returns what rank 0 returns.
+
+    `run` and `args` are pickled, so `run` is a function of a module. An exception of a worker is raised here; a worker
+    that dies raises :class:`WorkerDied`. Under ``torchrun`` this process is one of the workers already: it joins
+    them, and `workers` is not used. Cores are divided evenly among the workers.
+    """
+    device = device or torch.device("cpu")
+    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        with _joined(device, int(os.environ.get("LOCAL_RANK", 0))) as group:
+            return run(group, *args)
+    if workers == 1:
+        return run(Group(), *args)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        return _Watch(run, args, workers, device, Path(folder) / "rendezvous").result()
+
+
+@contextlib.contextmanager
+def _joined(device: torch.device, local_rank: int, **how: Any) -> Iterator[Group]:
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+        device = torch.device("cuda", local_rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=datetime.timedelta(hours=1), **how)
+    try:
+        dist.barrier()  # nobody leaves before all have joined
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+# A worker
+
+
+def _work(
+    rank: int, size: int, device: torch.device, rendezvous: str, report: Any, lifeline: Any, pickled: bytes
+) -> None:
+    """The main of a worker process: join, run, report how it ended, ``(kind, value, when)``."""
+
+    def tell(kind: str, value: Any) -> None:
+        report.send_bytes(pickle.dumps((kind, value, time.time())))  # plain pickle: torch's own shares tensors by file
+
+    with contextlib.suppress(OSError):
+        os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone, which passes it on once
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    torch.set_num_threads(max(1, cores() // size))
+    if sys.platform.startswith("linux"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    run, args = pickle.loads(pickled)
+    with _joined(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=size) as group:
+        try:  # reported before the group is left: what the others then run into comes later
+            value = run(group, *args)
+            tell("returned", value if rank == 0 else None)
+        except SystemExit as ending:
+            tell("exited", ending.code)
+        except BaseException as error:
+            error.add_note("".join(traceback.format_exception(error)).strip())
+            tell("raised", _portable(error))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error itself if it can travel to another process, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)).strip())
+
+
+def _end_with_parent(lifeline: Any) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
+
+
+# The process that started them
+
+
+class _Watch:
+    """Starts the workers, passes signals on, and waits until all have ended."""
+
+    def __init__(
+        self, run: Callable[..., Any], args: Sequence[Any], size: int, device: torch.device, rendezvous: Path
+    ) -> None:
+        context = get_context("spawn")
+        pickled = pickle.dumps((run, tuple(args)))
+        self.workers, self.reports, self.lifelines = [], [], []
+        for rank in range(size):
+            report, report_end = context.Pipe(duplex=False)
+            lifeline_end, lifeline = context.Pipe(duplex=False)
+            worker = context.Process(
+                target=_work,
+                args=(rank, size, device, str(rendezvous), report_end, lifeline_end, pickled),
+                daemon=True,
+            )
+            worker.start()
+            report_end.close()
+            lifeline_end.close()
+            self.workers.append(worker)
+            self.reports.append(report)
+            self.lifelines.append(lifeline)
+
+    def result(self) -> Any:
+        """Wait; return rank 0's value or raise the first failure."""
+        with self._signals_passed_on():
+            try:
+                endings = self._wait()
+            finally:
+                for worker in self.workers:
+                    worker.kill()
+                    worker.join()
+        for rank, (kind, value, _) in sorted(
+            endings.items(), key=lambda ending: ending[1][2]
+        ):  # the first is the cause
+            if kind == "died":
+                raise WorkerDied(f"worker {rank} died ({value}); the same command goes on from the last checkpoint")
+            if kind == "raised":
+                raise value
+        kind, value, _ = endings[0]
+        if kind == "exited":
+            raise SystemExit(value)
+        return value
+
+    def _wait(self) -> dict[int, tuple[str, Any, float]]:
+        endings: dict[int, tuple[str, Any, float]] = {}
+        deadline = float("inf")
+        while len(endings) < len(self.workers) and time.monotonic() < deadline:
+            open_ranks = [rank for rank in range(len(self.workers)) if rank not in endings]
+            ready = connection.wait([self.reports[rank] for rank in open_ranks], timeout=0.5)
+            for rank in open_ranks:
+                if self.reports[rank] in ready:
+                    endings[rank] = self._ending(rank)
+                    if endings[rank][0] in ("raised", "died"):
+                        deadline = min(deadline, time.monotonic() + GRACE_S)
+        return endings
+
+    def _ending(self, rank: int) -> tuple[str, Any, float]:
+        try:
+            return pickle.loads(self.reports[rank].recv_bytes())
+        except EOFError:  # closed without a report
+            self.workers[rank].join(1.0)
+            code = self.workers[rank].exitcode
+            return "died", f"signal {-code}" if code is not None and code < 0 else f"exit status {code}", 0.0
+
+    @contextlib.contextmanager
+    def _signals_passed_on(self) -> Iterator[None]:
+        def pass_on(number: int, frame: object) -> None:
+            for worker in self.workers:
+                if worker.pid is not None and worker.is_alive():
+                    os.kill(worker.pid, number)
+
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,120 @@
+"""Workers: the same numbers as one process, and an end for every way to fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from benchmark.errors import UserError
+from benchmark.parallel import Group, WorkerDied, default_workers, launch
+
+
+def collectives(group, total):
+    mine = torch.tensor([[i, 10 * i] for i in group.share(total)], dtype=torch.float64).reshape(-1, 2)
+    return {
+        "rows": group.gather(mine, total),
+        "sum": group.sum_(torch.full((3,), group.rank + 1.0)),
+        "said": group.broadcast({"by": group.rank}),
+        "any": (group.any_(group.rank == 1), group.any_(False)),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def raise_in_one(group):
+    if group.rank == 1:
+        raise UserError("rank 1 has no luck")
+    group.sum_(torch.zeros(1))
+
+
+def die_in_one(group):
+    if group.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.sum_(torch.zeros(1))
+
+
+def leave(group):
+    sys.exit(7)
+
+
+def test_a_group_of_one_does_nothing():
+    group = Group()
+    rows = torch.rand(5, 2)
+    assert list(group.share(5)) == [0, 1, 2, 3, 4]
+    assert group.gather(rows, 5) is rows
+    assert group.broadcast("x") == "x"
+    assert group.any_(True)
+    assert not group.any_(False)
+    assert launch(collectives, (5,))["rows"].shape == (5, 2)
+
+
+@pytest.mark.parametrize("total", [1, 5])
+def test_collectives_of_two_workers(total):
+    found = launch(collectives, (total,), workers=2)
+    assert found["rows"].tolist() == [[i, 10 * i] for i in range(total)]
+    assert found["sum"].tolist() == [3, 3, 3]
+    assert found["said"] == {"by": 0}
+    assert found["any"] == (True, False)
+
+
+def test_an_exception_of_a_worker_is_raised_here():
+    started = time.monotonic()
+    with pytest.raises(UserError, match="rank 1 has no luck"):
+        launch(raise_in_one, (), workers=2)
+    assert time.monotonic() - started < 60
+
+
+def test_a_killed_worker_ends_the_run():
+    started = time.monotonic()
+    with pytest.raises(
+        WorkerDied, match=r"worker 1 died \(signal 9\); the same command goes on from the last checkpoint"
+    ):
+        launch(die_in_one, (), workers=2)
+    assert time.monotonic() - started < 60
+
+
+def test_exit_status_is_rank_zeros():
+    with pytest.raises(SystemExit) as ending:
+        launch(leave, (), workers=2)
+    assert ending.value.code == 7
+
+
+SLEEPER = r"""
+import os, signal, sys, time
+from benchmark.parallel import launch
+
+def wait_for_signal(group):
+    def stop(number, frame):
+        os.write(1, f"rank {group.rank} got {number}\n".encode())
+        sys.exit(128 + number)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    os.write(1, b"ready\n")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    launch(wait_for_signal, (), workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_passed_on(number, tmp_path):
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=30)
+    assert lines == ["ready\n", "ready\n"]
+    assert sorted(rest.splitlines()) == [f"rank {rank} got {int(number)}" for rank in (0, 1)]
+    assert process.returncode == 128 + number
+
+
+def test_default_workers_are_at_most_one_per_task():
+    assert default_workers(torch.device("cpu"), 1) == 1
+    assert 1 <= default_workers(torch.device("cpu"), 1000) <= os.cpu_count()
