@@ -127,6 +127,21 @@ def _grouped_order(
     return np.take_along_axis(within, order, axis=-1), np.sum(present & ~is_query, axis=-1, keepdims=True)
 
 
+def class_names(
+    dataset: Dataset, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]
+) -> list[list[str]]:
+    """The classes of each task, in the order of its labels."""
+    check(dataset, split, ways, shots, query)
+    picked, turns = _draw(dataset, split, ways, shots, query, seed, indices)
+    ends = np.cumsum([c.count for c in dataset.classes])
+    rows = np.searchsorted(ends, picked[..., 0], side="right")  # [T, ways]
+    suffix = ["", "@90", "@180", "@270"]
+    return [
+        [dataset.classes[row].name + suffix[turn] for row, turn in zip(*task, strict=True)]
+        for task in zip(rows, turns, strict=True)
+    ]
+
+
 def check(dataset: Dataset, split: str, ways: int, shots: int, query: int) -> None:
     """Refuse an episode the data set cannot give, saying what it can."""
     if split not in SPLITS:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.storage import ClassInfo, Dataset, open_dataset, store
+from benchmark.data.storage import ClassInfo, Dataset, open_dataset, store, writing
 from benchmark.errors import UserError
 
 SIZE = 28
@@ -178,11 +178,15 @@ def render(*, distort: bool = True, renderings: int = RENDERINGS) -> tuple[np.nd
 
 def load_glyphs(root: Path) -> Dataset:
     """The cached set, drawn on first use (and drawn again where the cache is damaged)."""
-    with contextlib.suppress(UserError):
-        if (dataset := open_dataset(root / "glyphs")) is not None:
-            return dataset
-    images, classes, info = render()
-    store(root, "glyphs", images, classes, info)
-    dataset = open_dataset(root / "glyphs")
-    assert dataset is not None
-    return dataset
+    for attempt in range(2):
+        with contextlib.suppress(UserError):
+            if (dataset := open_dataset(root / "glyphs")) is not None:
+                return dataset
+        if attempt == 0:
+            with writing(root, "glyphs") as folder:
+                with contextlib.suppress(UserError):  # another process may have drawn them meanwhile
+                    if open_dataset(folder) is not None:
+                        continue
+                images, classes, info = render()
+                store(folder, "glyphs", images, classes, info)
+    raise UserError(f"the glyphs drawn into {root / 'glyphs'} cannot be read back; choose another --data-root")

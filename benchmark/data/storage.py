@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -77,9 +77,8 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def writing(root: Path, name: str) -> Iterator[Path]:
-    """The folder of ``name``, held by this process alone; what an interrupted import left in it is removed first."""
-    folder = root / name
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is not, against other processes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "a")  # noqa: SIM115
@@ -90,44 +89,80 @@ def writing(root: Path, name: str) -> Iterator[Path]:
     with lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def writing(root: Path, name: str) -> Iterator[Path]:
+    """The folder of ``name``, held by this process alone; what an interrupted import left in it is removed first."""
+    folder = root / name
+    with locked(folder):
         for stale in folder.glob("*.part"):
             stale.unlink(missing_ok=True)
         yield folder
 
 
 class ArrayWriter:
-    """Writes images ``[n, C, H, W]`` one chunk after another into a ``.npy`` whose length is known only at the end."""
+    """Writes images ``[C, H, W]`` at any position of a ``.npy`` whose length is known only at the end.
+
+    Plain writes, not a writable map: a full disk is then an error that can be caught.
+    """
 
     def __init__(self, folder: Path, image_shape: Sequence[int]) -> None:
-        self.folder, self.image_shape, self.count = folder, tuple(image_shape), 0
+        self.folder, self.image_shape = folder, tuple(int(n) for n in image_shape)
+        self.bytes = int(np.prod(self.image_shape))
         self.path = folder / f"images-{os.getpid()}-{secrets.token_hex(4)}.part"
-        self._file = open(self.path, "xb")  # noqa: SIM115
-        self._hash = hashlib.sha256(repr(self.image_shape).encode())
-        self._file.write(b"\0" * _HEADER)
+        self._file = open(self.path, "xb+", buffering=0)  # noqa: SIM115
 
-    def append(self, images: np.ndarray) -> None:
+    def write(self, position: int, images: np.ndarray) -> None:
+        """Images ``[n, C, H, W]`` uint8 from ``position`` on."""
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             raise ValueError(f"expected uint8 [n, {self.image_shape}], got {images.dtype} {images.shape}")
-        block = np.ascontiguousarray(images).data
-        self._file.write(block)
-        self._hash.update(block)
-        self.count += len(images)
+        block = memoryview(np.ascontiguousarray(images).reshape(-1).data)
+        self._file.seek(_HEADER + position * self.bytes)
+        while block:
+            block = block[self._file.write(block) :]
 
-    def close(self) -> tuple[str, Path]:
-        """The content's hash and the finished array ``images-<hash>.npy``."""
+    def close(self, count: int, drop: Sequence[int] = ()) -> tuple[str, Path]:
+        """Keep the first ``count`` images less those at ``drop``: the pixels' sha256 and ``images-<hash>.npy``."""
+        left_out, kept = set(drop), 0
+        digest = hashlib.sha256(repr(self.image_shape).encode())
+        for start in range(0, count, _BLOCK):
+            stop = min(start + _BLOCK, count)
+            self._file.seek(_HEADER + start * self.bytes)
+            block = _read(self._file, (stop - start) * self.bytes)
+            if left_out:  # close the gaps: what is read is always ahead of what is written
+                keep = np.array([i not in left_out for i in range(start, stop)])
+                block = np.frombuffer(block, np.uint8).reshape(-1, self.bytes)[keep].tobytes()
+                self.write(kept, np.frombuffer(block, np.uint8).reshape(-1, *self.image_shape))
+            digest.update(block)
+            kept += len(block) // self.bytes
+        self._file.truncate(_HEADER + kept * self.bytes)
         self._file.seek(0)
-        self._file.write(_npy_header((self.count, *self.image_shape)))
-        self._file.flush()
+        self._file.write(_npy_header((kept, *self.image_shape)))
         os.fsync(self._file.fileno())
         self._file.close()
-        digest = self._hash.hexdigest()
-        final = self.folder / f"images-{digest[:16]}.npy"
+        final = self.folder / f"images-{digest.hexdigest()[:16]}.npy"
         os.replace(self.path, final)
-        return digest, final
+        return digest.hexdigest(), final
 
     def abort(self) -> None:
+        """Remove what was written; nothing to do after ``close``."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+_BLOCK = 1024  # images read together when hashing
+
+
+def _read(file: IO[bytes], count: int) -> bytes:
+    block = file.read(count)
+    while len(block) < count:
+        more = file.read(count - len(block))
+        if not more:
+            raise OSError("the array being written is shorter than expected")
+        block += more
+    return block
 
 
 _HEADER = 128  # bytes of the .npy header, padded
@@ -139,31 +174,19 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11) + b"\n"
 
 
-def write_index(
-    folder: Path,
-    name: str,
-    array: Path,
-    digest: str,
-    image_shape: Sequence[int],
-    classes: Sequence[ClassInfo],
-    info: dict[str, Any],
-) -> None:
-    """Make the finished array the set: replace ``index.json`` in one rename, then remove arrays no index names."""
-    index = {
-        "schema": SCHEMA,
-        "name": name,
-        "hash": digest,
-        "array": array.name,
-        "image_shape": list(image_shape),
-        "info": info,
-        "classes": [
-            {"name": c.name, "split": c.split, "count": c.count} | ({"groups": list(c.groups)} if c.groups else {})
-            for c in classes
-        ],
-    }
+def write_index(folder: Path, name: str, array: Path, pixels: str, classes: Sequence[ClassInfo], **rest: Any) -> None:
+    """Make the finished array the set: replace ``index.json`` in one rename, then remove arrays no index names.
+
+    ``rest``: ``image_shape`` and ``info``. The set's hash covers pixels, class names, order and split.
+    """
+    listed: list[dict[str, Any]] = [
+        {"name": c.name, "split": c.split, "count": c.count} | ({"groups": list(c.groups)} if c.groups else {})
+        for c in classes
+    ]
+    index = {"schema": SCHEMA, "name": name, "hash": set_hash(pixels, classes), "array": array.name}
     part = folder / "index.json.part"
-    with open(part, "w") as file:
-        json.dump(index, file, ensure_ascii=False, indent=None, separators=(",", ":"))
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(index | rest | {"classes": listed}, file, ensure_ascii=False, separators=(",", ":"))
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, folder / "index.json")
@@ -172,24 +195,30 @@ def write_index(
             old.unlink(missing_ok=True)
 
 
-def content_hash(images: np.ndarray) -> str:
+def set_hash(pixels: str, classes: Sequence[ClassInfo]) -> str:
+    """sha256 of the pixels' hash and of every class's name, split, count and groups."""
+    text = json.dumps([pixels, [[c.name, c.split, c.count, list(c.groups)] for c in classes]])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pixel_hash(images: np.ndarray) -> str:
     """sha256 of shape and bytes, as the writer computed it."""
     digest = hashlib.sha256(repr(tuple(int(n) for n in images.shape[1:])).encode())
-    for start in range(0, len(images), 4096):
-        digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+    for start in range(0, len(images), _BLOCK):
+        digest.update(np.ascontiguousarray(images[start : start + _BLOCK]).data)
     return digest.hexdigest()
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
     """The index of an imported set, or None where there is none."""
     try:
-        with open(folder / "index.json") as file:
+        with open(folder / "index.json", encoding="utf-8") as file:
             index = json.load(file)
         if index["schema"] != SCHEMA:
             raise KeyError
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:  # unreadable, not JSON, or of another schema
         raise UserError(
             f"{folder / 'index.json'} is not an index of this version; import the data set again"
         ) from error
@@ -217,14 +246,12 @@ def open_dataset(folder: Path) -> Dataset | None:
     return Dataset(index["name"], images, tuple(index["image_shape"]), classes, index["hash"], info=index["info"])
 
 
-def store(root: Path, name: str, images: np.ndarray, classes: Sequence[ClassInfo], info: dict[str, Any]) -> None:
-    """Store a set that fits in memory; larger ones go through :class:`ArrayWriter` chunk by chunk."""
-    with writing(root, name) as folder:
-        writer = ArrayWriter(folder, images.shape[1:])
-        try:
-            writer.append(images)
-            digest, array = writer.close()
-        except BaseException:
-            writer.abort()
-            raise
-        write_index(folder, name, array, digest, images.shape[1:], classes, info)
+def store(folder: Path, name: str, images: np.ndarray, classes: Sequence[ClassInfo], info: dict[str, Any]) -> None:
+    """Store a set that fits in memory in a folder held by :func:`writing`."""
+    writer = ArrayWriter(folder, images.shape[1:])
+    try:
+        writer.write(0, images)
+        pixels, array = writer.close(len(images))
+    finally:
+        writer.abort()
+    write_index(folder, name, array, pixels, classes, image_shape=list(images.shape[1:]), info=info)
