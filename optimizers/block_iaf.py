@@ -64,15 +64,14 @@ class ModeLayer(nn.Module):
 
     @torch.no_grad()
     def wake(self, x: Tensor) -> Tensor:
-        """Turn the sign of every tensor's layer that is silent (no unit above zero) at `x`; the output after ReLU.
+        """Raise the bias of every unit below zero at `x` until it is as far above; the output, all positive.
 
-        A layer of one or two units would otherwise be dead at the start, and for good, in half of all draws.
+        z differs little between tasks, so that a ReLU that is off at the start is off for every task: without this
+        half of the units, and a whole layer of one or two units in half of all draws, would never train.
         """
-        asleep = (self(x).flatten(1) <= 0).all(1)  # [G]
-        sign = 1.0 - 2.0 * asleep.to(x.dtype)
-        self.weight[-1].mul_(sign.reshape(-1, 1, 1))
-        self.bias.mul_(sign.reshape(-1, *[1] * len(self.outputs)))
-        return F.relu(self(x))
+        y = self(x)
+        self.bias.add_(2 * F.relu(-y))
+        return self(x)
 
     def multiply_adds(self) -> int:
         count, sizes, total = self.bias.shape[0], list(self.inputs), 0
@@ -107,7 +106,7 @@ class BlockIAF(nn.Module):
     Parameters
     ----------
     start:
-        A dual point at which the map is set up: its shapes are those of z, and no layer is silent there.
+        A dual point at which the map is set up: its shapes are those of z, and no hidden unit is off there.
     blocks:
         Names of the tensors of each block; together they are all of `start`.
     sigma:

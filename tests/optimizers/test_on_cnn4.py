@@ -1,0 +1,126 @@
+"""Every method on the benchmark's own network: derivatives, MAML's start, live meta-parameters, published sizes."""
+
+import pytest
+import torch
+
+import optimizers
+from benchmark.adapt import adapt
+from benchmark.metagrad import meta_gradient
+from optimizers.stopgrad import hold
+from optimizers.testing import perturb
+from tests.optimizers.helpers import added, batch, create, noise
+
+ALL = optimizers.available()
+NO_OP = "the batch norm behind it removes a convolution's bias"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_meta_gradient_against_finite_differences(name):
+    """Central differences along one random direction in every meta-parameter tensor."""
+    optimizer, tasks = create(name, alpha=0.05), batch(1)
+    perturb(optimizer, 0.05)
+    drawn = noise(optimizer, 1)
+    loss, gradients = meta_gradient(optimizer, tasks, steps=2, strategy="loop", noise=drawn)
+    assert gradients.keys() == dict(optimizer.named_parameters()).keys()
+    generator = torch.Generator().manual_seed(7)
+    checked, epsilon = 0, 1e-7  # small: ReLU and pooling have kinks
+    with hold() as held:
+        value, _ = meta_gradient(optimizer, tasks, steps=2, strategy="loop", noise=drawn)
+        assert float(value) == pytest.approx(float(loss), abs=1e-12)
+        for key, parameter in optimizer.named_parameters():
+            direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            kept, values = parameter.detach().clone(), []
+            for signed in (epsilon, -epsilon):
+                held.again()
+                parameter.data = kept + signed * direction
+                values.append(float(meta_gradient(optimizer, tasks, steps=2, strategy="loop", noise=drawn)[0]))
+            parameter.data = kept
+            numeric = (values[0] - values[1]) / (2 * epsilon)
+            exact = float((gradients[key] * direction).sum())
+            assert exact == pytest.approx(numeric, rel=1e-4, abs=2e-8), key
+            checked += abs(exact) > 1e-6
+    assert checked >= len(gradients) // 3  # most directions have a derivative worth the name
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if optimizers.card(n).starts_as_maml])
+def test_starts_on_mamls_trajectory(name):
+    tasks = batch()
+    maml, method = create("maml", alpha=0.1), create(name, alpha=0.1)
+    reference = adapt(maml, tasks.support_x[0], tasks.support_y[0], steps=5)
+    walked = adapt(method, tasks.support_x[0], tasks.support_y[0], steps=5)
+    torch.testing.assert_close(walked.nll, reference.nll, rtol=0, atol=1e-12)
+    torch.testing.assert_close(walked.grad_norm, reference.grad_norm, rtol=0, atol=1e-11)
+    for key, value in reference.params.items():
+        torch.testing.assert_close(walked.params[key], value, rtol=0, atol=1e-12)
+
+
+def gradients_of_three_meta_steps(optimizer):
+    """Largest |gradient| per element over the start and the points after one and two meta-steps."""
+    most = {key: torch.zeros_like(p) for key, p in optimizer.named_parameters()}
+    for step in range(3):
+        tasks = batch(seed=step)
+        _, gradients = meta_gradient(optimizer, tasks, steps=2, strategy="loop", noise=noise(optimizer, seed=step))
+        for key, parameter in optimizer.named_parameters():
+            most[key] = torch.maximum(most[key], gradients[key].abs())
+            parameter.data = parameter.data - 1e-2 * gradients[key].sign()
+    return most
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_meta_parameter_lives_except_in_md_released(name):
+    most = gradients_of_three_meta_steps(create(name, alpha=0.05))
+    dead = [key for key, value in most.items() if not value.any()]
+    if name == "md-released":
+        assert any("heads" in key for key in dead)
+        return
+    # a bias that batch norm removes has no gradient in any method, nor has what acts on it alone
+    assert [key for key in dead if not ("conv" in key and key.endswith("bias"))] == [], NO_OP
+
+
+def test_ninety_percent_of_the_released_map_is_dead():
+    """At 84 pixels and any width nine tenths of θ_g get exactly no gradient; the map that trains has none of these."""
+    shares = {}
+    for name in ("md", "md-released"):
+        optimizer = create(name, channels=16, size=84, inputs=3, ways=5, alpha=0.05)
+        optimizer.float()
+        most = {key: torch.zeros_like(p) for key, p in optimizer.named_parameters()}
+        for step in range(3):
+            tasks = batch(1, size=84, inputs=3, ways=5, query=1, dtype=torch.float32, seed=step)
+            _, gradients = meta_gradient(optimizer, tasks, steps=1, strategy="loop")
+            for key, parameter in optimizer.named_parameters():
+                most[key] = torch.maximum(most[key], gradients[key].abs())
+                parameter.data = parameter.data - 1e-2 * gradients[key].sign()
+        inside = {key: value for key, value in most.items() if key.startswith("g.")}
+        count = sum(value.numel() for value in inside.values())
+        shares[name] = sum(int((value == 0).sum()) for value in inside.values()) / count
+        weights = [k for k in inside if "heads" in k and "weight" in k and inside[k].dim() == 3]
+        assert weights
+    assert shares["md-released"] > 0.85
+    assert shares["md"] < 0.15
+
+
+SIZES = [  # METHODS: meta-parameters beside the start, 5-way; channels, positions the head sees, expected
+    ("maml", 64, 25, 0),
+    ("metasgd", 64, 25, 121_093),
+    ("metasgd", 32, 25, 32_901),
+    ("metacurvature", 64, 25, 2_589_803),
+    ("md", 32, 25, 859_391),
+    ("md", 64, 25, 3_447_535),
+    ("md", 128, 25, 14_101_871),
+    ("md-released", 64, 25, 3_447_535),
+    ("warpgrad", 32, 25, 27_744),
+    ("warpgrad", 64, 25, 110_784),
+    ("warpgrad", 128, 25, 442_752),
+    ("mtnet", 32, 25, 4 * 32**2 + 5**2 + 4 * 32 + 5),
+    ("ecml", 32, 25, 0),
+]
+
+
+@pytest.mark.parametrize(("name", "channels", "features", "expected"), SIZES)
+def test_published_numbers_of_meta_parameters(name, channels, features, expected):
+    assert added(name, channels, features) == expected
+
+
+def test_convex_map_is_small():
+    """O(d): d numbers on the diagonal, and less than as many in the directions."""
+    assert 121_093 < added("md-convex", 64, 25) < 2 * 121_093
