@@ -1,37 +1,93 @@
-"""The report as files: reads the runs once, writes every part whole."""
+"""The report as files: reads the runs once, writes every part whole.
+
+::
+
+    reports/
+        index.html            everything on one page
+        table1.md .csv .tex   Table 1
+        pairs.md .csv         who beats whom
+        claims.md .csv        the paper's claims
+        warnings.md           what to know before believing a number
+        figures/              every figure as PNG, PDF and SVG
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
-from benchmark.report import figures, table
+import pandas as pd
+
+from benchmark.report import caveats, claims, figures, page, pairs, plot_geometry, plots, table
+from benchmark.report.findings import Findings
+from benchmark.report.findings import read as read_findings
 from benchmark.report.group import Group, group_runs
 from benchmark.report.style import styled
 from benchmark.store import load_runs, write_atomic
 
+MANY = 16
+"""From this many figures on it pays to start processes that save them."""
+
 
 def write(results: Path, reports: Path) -> list[Path]:
     """Make the whole report on `results` under `reports`; returns the files written, in order."""
-    groups = group_runs(load_runs(results))
-    written = []
-    for name, content in (
-        ("table1.md", table.markdown(groups)),
-        ("table1.csv", table.frame(groups).to_csv(index=False)),
-        ("table1.tex", table.latex(groups)),
-    ):
-        write_atomic(reports / name, content.encode())
-        written.append(reports / name)
+    runs = load_runs(results)
+    groups = group_runs(runs)
+    findings = read_findings(results)
+    compared = pairs.frame(groups)
+    judged = claims.judge(groups, compared, findings)
+    warned = caveats.warnings(groups)
+    parts = {
+        "table1.md": table.markdown(groups),
+        "table1.csv": table.frame(groups).to_csv(index=False),
+        "table1.tex": table.latex(groups),
+        "pairs.md": pairs.markdown(groups, compared),
+        "pairs.csv": compared.to_csv(index=False),
+        "claims.md": claims.markdown(judged),
+        "claims.csv": claims.frame(judged).to_csv(index=False),
+        "warnings.md": "# Before you believe a number\n\n"
+        + "".join(f"- {table.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
+    }
+    written = [_write(reports / name, content) for name, content in parts.items()]
     with styled():
-        for drawing in drawings(groups):
-            written += figures.save(drawing, reports / "figures")
-    return written
+        drawn = list(drawings(groups, compared, findings))
+        written += save_all(drawn, reports / "figures")
+    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures")
+    return [_write(reports / "index.html", page.render(content)), *written]
 
 
-def drawings(groups: list[Group]) -> Iterator[figures.Drawing]:
+def _write(path: Path, content: str) -> Path:
+    write_atomic(path, content.encode())
+    return path
+
+
+def drawings(groups: Sequence[Group], compared: pd.DataFrame, findings: Findings) -> Iterator[figures.Drawing]:
     """Every figure that these groups give, one at a time."""
     for group in groups:
         for shots in group.shots:
             drawing = figures.fig1(group, shots)
             if drawing is not None:
                 yield drawing
+        yield from plots.draw(group, compared, findings)
+    shape = plot_geometry.geometry(findings)
+    if shape is not None:
+        yield shape
+
+
+def save_all(drawn: Sequence[figures.Drawing], folder: Path) -> list[Path]:
+    """Save every drawing in every format; many of them in processes, one for each core."""
+    folder.mkdir(parents=True, exist_ok=True)
+    workers = min(os.cpu_count() or 1, len(drawn) // 8)
+    if len(drawn) < MANY or workers < 2:
+        return [path for drawing in drawn for path in figures.save(drawing, folder)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        saved = pool.map(_save, drawn, [folder] * len(drawn), chunksize=4)
+        return [path for paths in saved for path in paths]
+
+
+def _save(drawing: figures.Drawing, folder: Path) -> list[Path]:
+    with styled():
+        return figures.save(drawing, folder)

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.report.group import Cell, Group
-from benchmark.report.published import dataset_title
-from benchmark.report.style import Look, looks
+from benchmark.report.style import GUIDE, Look, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,18 +35,26 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
+def shown(label: str, longest: int = 30) -> str:
+    """A label as a figure can hold it: cut where it is too long, its dollars no mathematics."""
+    cut = label if len(label) <= longest else label[: longest - 1] + "…"
+    return cut.replace("$", r"\$")
+
+
 def place(group: Group, shots: int) -> str:
     """``5-way 1-shot CIFAR-FS, controlled recipe``."""
-    return f"{group.ways}-way {shots}-shot {dataset_title(group.dataset)}, {group.recipe} recipe"
+    return f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
 
 
 def stem(kind: str, group: Group, shots: int) -> str:
-    return f"{kind}-{slug(dataset_title(group.dataset))}-{group.ways}way-{shots}shot-{slug(group.recipe)}"
+    return f"{kind}-{slug(group.title)}-{group.ways}way-{shots}shot-{slug(group.recipe)}"
 
 
 def save(drawing: Drawing, folder: Path) -> list[Path]:
     """Write the figure in every format, without dates, so that the same results give the same files."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawing.figure.draw_without_rendering()
+    drawing.figure.set_layout_engine("none")  # laid out once, not once for each format
     written = []
     for extension in FORMATS:
         path = folder / f"{drawing.stem}.{extension}"
@@ -55,6 +62,17 @@ def save(drawing: Drawing, folder: Path) -> list[Path]:
         drawing.figure.savefig(path, metadata=metadata[extension])
         written.append(path)
     return written
+
+
+def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels, below them; a row that several panels show is named once."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(name), handle)
+    if entries:
+        names = [shown(name) for name in entries]
+        figure.legend(list(entries.values()), names, loc="outside lower center", ncols=min(4, len(entries)))
 
 
 def fig1(group: Group, shots: int) -> Drawing | None:
@@ -71,8 +89,7 @@ def fig1(group: Group, shots: int) -> Drawing | None:
     _curves(axes[1], cells, "grad_norm", styles)
     axes[0].set(title="(a) support loss", xlabel="inner step k", ylabel=r"$L_S(\varphi^{(k)})$, nats")
     axes[1].set(title="(b) gradient norm", xlabel="inner step k", ylabel=r"$\|\nabla L_S(\varphi^{(k)})\|_2$")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(handles)))
+    legend_below(figure, axes)
     tasks = max(found.count for cell in cells if (found := cell.band("support_nll")))
     return Drawing(
         stem("fig1", group, shots),
@@ -112,7 +129,7 @@ def _curves(axis: Axes, cells: Iterable[Cell], column: str, styles: dict[str, Lo
         horizons |= {int(run.spec["steps"]) for run in cell.measured if "steps" in run.spec}
     for horizon in sorted(horizons):
         if horizon <= longest:
-            axis.axvline(horizon, color="#555555", linestyle=(0, (4, 3)), linewidth=0.9, zorder=0)
+            axis.axvline(horizon, color=GUIDE, linestyle=(0, (4, 3)), linewidth=0.9, zorder=0)
             axis.annotate(
                 "training horizon", (horizon, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                 textcoords="offset points", va="top", fontsize=7, color="#444444",

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark import statistics
-from benchmark.report.published import method_order, method_title
+from benchmark.report.published import dataset_title, method_order, method_title
 from benchmark.statistics import Band, Interval
 from benchmark.store import Run
 
@@ -30,7 +30,7 @@ FLOOR = "pixels"
 """The method without training that stands below all others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One row at one number of shots: the runs that differ by seed alone."""
 
@@ -38,6 +38,11 @@ class Cell:
     label: str
     shots: int
     runs: tuple[Run, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Its method as the literature means it, see :func:`is_plain`."""
+        return all(is_plain(run) for run in self.runs)
 
     @functools.cached_property
     def measured(self) -> tuple[Run, ...]:
@@ -81,14 +86,24 @@ class Cell:
         means = [statistics.task_interval(scores(run)).mean for run in self.measured]
         return statistics.seed_interval(means) if means else None
 
-    def band(self, column: str) -> Band | None:
-        """The trace ``support_nll`` or ``grad_norm`` over all tasks of all seeds; None where it was not recorded."""
-        traces = [found for run in self.measured if (found := trace(run, column)) is not None]
-        if not traces:
+    def traces(self, column: str) -> pd.DataFrame | None:
+        """The trace ``support_nll`` or ``grad_norm`` of every task, [(seed, task), K+1]; None where not recorded."""
+        parts = {}
+        for run in self.measured:
+            found = trace(run, column)
+            if found is not None and run.evaluation is not None:
+                index = pd.Index(run.evaluation["task"], name="task")
+                parts[int(run.spec["seed"])] = pd.DataFrame(found, index=index)
+        if not parts:
             return None
-        steps = min(each.shape[1] for each in traces)
-        return statistics.band(np.concatenate([each[:, :steps] for each in traces]))
+        return pd.concat(parts, names=["seed"], join="inner")  # the steps that all seeds recorded
 
+    def band(self, column: str) -> Band | None:
+        """The trace over all tasks of all seeds, with its band; None where it was not recorded."""
+        traces = self.traces(column)
+        return None if traces is None else statistics.band(traces.to_numpy())
+
+    @functools.cached_property
     def by_task(self) -> pd.Series:
         """Scores indexed by (seed, task), what pairs two cells; non-finite tasks included."""
         parts = {}
@@ -99,6 +114,17 @@ class Cell:
         if not parts:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "task"]))
         return pd.concat(parts, names=["seed"])
+
+    @property
+    def train_ms(self) -> float:
+        """Wall time of one meta-step in training, ms, mean over measured runs; nan where unknown."""
+        found = []
+        for run in self.measured:
+            wall = run.status.get("wall_s")
+            seconds = wall.get("train") if isinstance(wall, dict) else None
+            if isinstance(seconds, int | float) and seconds > 0 and run.spec["iterations"]:
+                found.append(1000.0 * seconds / run.spec["iterations"])
+        return float(np.mean(found)) if found else float("nan")
 
     def mean_status(self, *keys: str) -> float:
         """Mean over runs of a number in their status, ``mean_status("wall_s", "train")``; nan if none has it."""
@@ -112,7 +138,7 @@ class Cell:
         return float(np.mean(found)) if found else float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A method with one setting of its knobs; `cells` by shots."""
 
@@ -123,7 +149,7 @@ class Row:
     cells: dict[int, Cell] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Rows that may stand in one column: one data set, ways and recipe."""
 
@@ -131,6 +157,11 @@ class Group:
     ways: int
     recipe: str
     rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """The data set as readers know it."""
+        return dataset_title(self.dataset)
 
     @property
     def shots(self) -> list[int]:

@@ -19,6 +19,11 @@ class Published:
     mean: float
     half: float = NAN
 
+    def separated(self, other: Published) -> bool:
+        """Whether the printed intervals leave a gap; a number printed without one is taken as exact."""
+        halves = sum(each.half for each in (self, other) if each.half == each.half)
+        return abs(self.mean - other.mean) > halves
+
 
 @dataclass(frozen=True)
 class Reference:

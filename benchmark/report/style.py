@@ -47,6 +47,9 @@ SPARE = [
     )
 ]
 
+GUIDE = "#555555"
+"""Colour of lines that guide the eye: zero, the training horizon, a front."""
+
 RC: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 160,

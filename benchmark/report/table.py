@@ -63,6 +63,13 @@ class Table:
         """Whether this row is the method that the paper printed a number for."""
         return all(row.plain for group in self.groups for row in group.rows if row.label == label)
 
+    def meta_parameters(self, label: str) -> list[int]:
+        """The numbers of meta-parameters that the runs of this row recorded."""
+        rows = [row for group in self.groups for row in group.rows if row.label == label]
+        cells = [cell for row in rows for cell in row.cells.values()]
+        counts = {run.status.get("meta_parameters") for cell in cells for run in cell.runs}
+        return sorted(count for count in counts if isinstance(count, int))
+
     def cell(self, group: Group, label: str, shots: int) -> Cell | None:
         """The cell of that row, or None where it was not run."""
         return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
@@ -172,30 +179,26 @@ def grid(table: Table, bold: Callable[[str], str] = str) -> tuple[list[str], lis
                 number = table.reference.numbers.get((method, shots)) if table.plain(label) else None
                 line.append(plus_minus(number.mean, number.half) if number else NONE)
         for group in table.groups:
-            seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
-            header.append(f"{shots}-shot, ours ({group.recipe} recipe{seeds})")
+            header.append(column_title(group, shots))
             best = group.best(shots)
             for line, (_, label) in zip(body, table.labels, strict=True):
                 shown = text(table.cell(group, label, shots), group.seeds)
                 line.append(bold(shown) if label in best else shown)
     header.append("Meta-parameters")
     for line, (_, label) in zip(body, table.labels, strict=True):
-        line.append(_meta_parameters(table, label))
+        line.append(counted(table.meta_parameters(label)))
     return header, body
 
 
-def _meta_parameters(table: Table, label: str) -> str:
-    """Their number; where it differs between recipes or shots, each once."""
-    found = {
-        run.status["meta_parameters"]
-        for group in table.groups
-        for row in group.rows
-        if row.label == label
-        for cell in row.cells.values()
-        for run in cell.runs
-        if isinstance(run.status.get("meta_parameters"), int)
-    }
-    return " / ".join(f"{count:,}" for count in sorted(found)) or NONE
+def column_title(group: Group, shots: int) -> str:
+    """``5-shot, ours (controlled recipe, 3 seeds)``."""
+    seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
+    return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"
+
+
+def counted(counts: Sequence[int]) -> str:
+    """``32,901``; where numbers differ between recipes or shots, each once."""
+    return " / ".join(f"{count:,}" for count in counts) or NONE
 
 
 def _name(method: str, label: str) -> str:
@@ -240,11 +243,11 @@ def markdown(groups: Sequence[Group]) -> str:
     parts = ["# Table 1"]
     for table in tables(groups):
         header, body = grid(table, bold=lambda shown: f"**{shown}**")
-        parts += [f"## {_escape_markdown(table.title)}", _markdown_table(header, body)]
+        parts += [f"## {escape_markdown(table.title)}", markdown_table(header, body)]
         seeded = seeds_grid(table)
         if seeded:
-            parts += ["Over seeds (Student's t, 95 %):", _markdown_table(*seeded)]
-        parts.append("\n".join(f"- {_escape_markdown(line)}" for line in notes(table)))
+            parts += ["Over seeds (Student's t, 95 %):", markdown_table(*seeded)]
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in notes(table)))
     if len(parts) == 1:
         parts.append("No runs.")
     return "\n\n".join(parts) + "\n"
@@ -265,14 +268,16 @@ def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
     return (header, body) if several else None
 
 
-def _markdown_table(header: list[str], body: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+def markdown_table(header: list[str], body: list[list[str]], *, numbers: bool = True) -> str:
+    """A Markdown table, first column to the left, others to the right if `numbers`; escaped, ``**bold**`` kept."""
+    lines = [header, ["---"] + ["---:" if numbers else "---"] * (len(header) - 1), *body]
     return "\n".join(
-        "| " + " | ".join(_escape_markdown(entry, keep_bold=True) for entry in line) + " |" for line in lines
+        "| " + " | ".join(escape_markdown(entry, keep_bold=True) for entry in line) + " |" for line in lines
     )
 
 
-def _escape_markdown(entry: str, *, keep_bold: bool = False) -> str:
+def escape_markdown(entry: str, *, keep_bold: bool = False) -> str:
+    """`entry` with every sign that Markdown would act on made harmless; ``**bold**`` stays with `keep_bold`."""
     for sign in "\\`|<>[]_" + ("" if keep_bold else "*"):
         entry = entry.replace(sign, "\\" + sign)
     return entry if keep_bold and entry.startswith("**") else entry.replace(" *", " \\*") if keep_bold else entry

@@ -93,6 +93,15 @@ def test_paired_without_spread_or_tasks():
         statistics.paired([1.0, 2.0], [1.0])
 
 
+@pytest.mark.parametrize("n", [2, 17, 400])
+def test_bootstrap_is_scipys(n):
+    values = np.random.default_rng(n).normal(2, 3, n)
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert statistics.bootstrap_interval(values, resamples=500, seed=9) == pytest.approx(tuple(expected))
+
+
 def test_bootstrap_repeats_and_knows_the_standard_error():
     values = np.random.default_rng(5).normal(2, 3, 400)
     first, again = (statistics.bootstrap_interval(values) for _ in range(2))

@@ -1,0 +1,96 @@
+"""What a careful reader should be warned of before believing a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmark import statistics
+from benchmark.report.group import FLOOR, Group
+from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
+from benchmark.report.verdict import join
+from benchmark.store import Run
+
+VERSIONS = {
+    "version": "versions of this suite",
+    "commit": "commits",
+    "torch": "torch versions",
+    "python": "Python versions",
+    "device": "devices",
+    "dataset_hash": "data",
+}
+"""Entries of a run's environment that should agree among runs that are compared."""
+
+PAPER_ITERATIONS = 60_000
+"""Meta-steps of the published recipes of MAML and mirror descent."""
+
+PAPER_METHODS = [method for method in TITLES if method not in (FLOOR, "md-released", "md-convex")]
+
+
+def warnings(groups: Sequence[Group]) -> list[str]:
+    """Every warning, in the order of their weight."""
+    if not groups:
+        return ["There are no runs: nothing is compared."]
+    places: dict[str, list[str]] = {}
+    for group in groups:
+        for text in _of_group(group):
+            places.setdefault(text, []).append(f"{group.ways}-way {group.title}, {group.recipe} recipe")
+    everywhere = len(groups)
+    return [text if len(where) == everywhere > 1 else f"{'; '.join(where)}: {text}" for text, where in places.items()]
+
+
+def _of_group(group: Group) -> Iterator[str]:
+    cells = [cell for row in group.rows for cell in row.cells.values()]
+    runs = [run for cell in cells for run in cell.runs]
+    trained = [run for run in runs if run.spec["method"] != FLOOR]
+    diverged = [
+        f"{cell.label} {cell.shots}-shot ({cell.diverged} of {len(cell.runs)})" for cell in cells if cell.diverged
+    ]
+    if diverged:
+        yield f"diverged: {join(diverged)}. Such runs are in no mean."
+    lost = [
+        f"{cell.label} {cell.shots}-shot ({cell.score.excluded} of {cell.score.count + cell.score.excluded} tasks)"
+        for cell in cells
+        if cell.score and cell.score.excluded
+    ]
+    if lost:
+        yield f"diverged on single tasks, which are in no mean: {join(lost)}."
+    unfinished = [f"{run.name} ({run.state})" for run in runs if run.state not in ("finished", "diverged")]
+    if unfinished:
+        yield f"not finished: {join(unfinished)}."
+    for key, name in VERSIONS.items():
+        values = sorted({str(run.environment[key]) for run in runs if run.environment.get(key)})
+        if len(values) > 1:
+            yield f"mixed {name}: {join(values)}."
+    if any(str(run.environment.get("commit", "")).endswith("+") for run in runs):
+        yield "some runs were made with files that differ from their commit (marked +)."
+    yield from _protocol(group, trained)
+    counts = [
+        len({run.spec["seed"] for run in cell.measured}) for cell in cells if cell.method != FLOOR and cell.measured
+    ]
+    if counts and min(counts) < statistics.FEW_SEEDS:
+        few = "one seed" if max(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
+        yield f"few seeds ({few}): intervals over tasks do not show what another training run would change."
+    missing = [
+        f"{row.label} has no {shots}-shot run" for row in group.rows for shots in group.shots if shots not in row.cells
+    ]
+    absent = [method_title(method) for method in PAPER_METHODS if method not in {row.method for row in group.rows}]
+    if absent:
+        missing.append(f"no run of {join(absent)}")
+    if missing:
+        yield f"missing rows: {'; '.join(missing)}."
+    marked = [row.label for row in group.rows if row.method in RECONSTRUCTED]
+    if marked:
+        yield f"{join(marked)}: {RECONSTRUCTED['ecml']}."
+
+
+def _protocol(group: Group, runs: Sequence[Run]) -> Iterator[str]:
+    """Differences of protocol between rows that stand in one column."""
+    for shots in group.shots:
+        column = [run for run in runs if run.spec["shots"] == shots]
+        for knob, name in (("query_test", "query images per class at test"), ("tasks", "numbers of test tasks")):
+            values = sorted({int(run.spec[knob]) for run in column})
+            if len(values) > 1:
+                yield f"{shots}-shot rows differ in {name}: {join([str(value) for value in values])}."
+    longest = max((int(run.spec["iterations"]) for run in runs), default=0)
+    if 0 < longest < PAPER_ITERATIONS:
+        yield f"trained for at most {longest:,} iterations, the published recipes for {PAPER_ITERATIONS:,}."

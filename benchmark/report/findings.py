@@ -1,0 +1,94 @@
+"""What other verbs measured about the methods themselves, where they left it in the results folder.
+
+``verify`` writes the geometry of learned updates and ``time`` their cost, each as one CSV beside the runs. Both are
+optional: a report without them says that there is no evidence. Columns that are missing are read as unknown.
+
+``geometry.csv``: one row for each map that was looked at.
+    method; run (name of the run whose checkpoint it is, empty at the start); stage (``start`` or ``trained``);
+    parameters (d); min_eigenvalue and max_eigenvalue of the symmetric part of the Jacobian; asymmetry
+    ‖J − Jᵀ‖/‖J‖; condition; cosine (between update and negative gradient).
+
+``timing.csv``: one row for each method and size.
+    method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
+    step, the network's own passes excluded); meta_parameters; peak_mib; device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.report.published import method_order
+
+GEOMETRY = {
+    "method": "str", "run": "str", "stage": "str", "parameters": "float", "min_eigenvalue": "float",
+    "max_eigenvalue": "float", "asymmetry": "float", "condition": "float", "cosine": "float",
+}  # fmt: skip
+TIMING = {
+    "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",
+    "transform_ms": "float", "meta_gradient_ms": "float", "multiply_adds": "float", "meta_parameters": "float",
+    "peak_mib": "float", "device": "str",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Tables of :data:`GEOMETRY` and :data:`TIMING`; empty where nothing was measured."""
+
+    geometry: pd.DataFrame
+    timing: pd.DataFrame
+
+    @property
+    def step_cost(self) -> pd.Series:
+        """Milliseconds of one inner step by method, mean over sizes; empty without timing."""
+        known = self.timing.dropna(subset=["adapt_step_ms"])
+        return known.groupby("method")["adapt_step_ms"].mean()
+
+
+def read(results: Path) -> Findings:
+    """Read both tables below `results`; :class:`UserError` for a file that is no such table."""
+    return Findings(_read(results / "geometry.csv", GEOMETRY), _read(results / "timing.csv", TIMING))
+
+
+def nothing() -> Findings:
+    """No findings at all."""
+    return Findings(pd.DataFrame(columns=list(GEOMETRY)), pd.DataFrame(columns=list(TIMING)))
+
+
+def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame({name: pd.Series(dtype=_dtype(kind)) for name, kind in columns.items()})
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable table ({error})") from error
+    if "method" not in table:
+        raise UserError(f"{path}: has no column 'method'; expected {', '.join(columns)}")
+    for name, kind in columns.items():
+        if name not in table:
+            table[name] = pd.Series([None] * len(table), dtype=_dtype(kind))
+        elif kind == "float":
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+        else:
+            table[name] = table[name].fillna("").astype(str)
+    order = sorted(table.index, key=lambda index: method_order(str(table["method"][index])))
+    return table.loc[order, list(columns)].reset_index(drop=True)
+
+
+def _dtype(kind: str) -> str:
+    return "float64" if kind == "float" else "object"
+
+
+def growth(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Exponent e of the least-squares fit cost ∝ size^e; nan with fewer than two different sizes."""
+    import numpy as np
+
+    pairs = sorted({(float(size), float(cost)) for size, cost in zip(sizes, costs, strict=True) if size > 0 < cost})
+    if len({size for size, _ in pairs}) < 2:
+        return float("nan")
+    x, y = np.log(np.array(pairs)).T
+    return float(np.polyfit(x, y, 1)[0])
