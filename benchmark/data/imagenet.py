@@ -13,6 +13,8 @@ import io
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from benchmark.data.build import Plan, PlannedClass
 from benchmark.data.decode import Look
 from benchmark.data.formats import (
@@ -90,6 +92,8 @@ def _caches(source: Source, found: dict[str, str]) -> Iterator[list[PlannedClass
     for split in SPLITS:
         content = load_pickle(source, found[split], "image_data", "class_dict")
         images = content["image_data"]
+        if not isinstance(images, np.ndarray) or images.ndim != 4:
+            raise UserError(f"{found[split]}: expected image_data of shape [N, H, W, 3], found {np.shape(images)}")
         planned = []
         for synset, rows in content["class_dict"].items():
             if len(rows) and not 0 <= min(rows) <= max(rows) < len(images):

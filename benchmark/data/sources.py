@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import lzma
 import os
 import re
@@ -101,6 +100,10 @@ class Folder(Source):
 class Zip(Source):
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
+        with _closing_on_error(self._zip):
+            super().__init__(path, self._sizes(path))
+
+    def _sizes(self, path: Path) -> dict[str, int]:
         members = self._zip.infolist()
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
@@ -108,7 +111,7 @@ class Zip(Source):
             if member.flag_bits & 1:
                 raise UserError(f"{path.name} is encrypted ({member.filename}); unpack it first")
         check_limits(path, len(members), sum(m.file_size for m in members))
-        super().__init__(path, _useful({m.filename: m.file_size for m in members if not m.is_dir()}))
+        return _useful({m.filename: m.file_size for m in members if not m.is_dir()})
 
     def open(self, name: str) -> IO[bytes]:
         return self._zip.open(name)
@@ -121,15 +124,23 @@ class Tar(Source):
     """A tar, compressed or not. Members are read in the order in which they lie: one pass for any number of files."""
 
     def __init__(self, path: Path) -> None:
-        sizes, total = {}, 0
         self._tar = tarfile.open(path)  # noqa: SIM115
+        with _closing_on_error(self._tar):
+            super().__init__(path, self._sizes(path))
+
+    def _sizes(self, path: Path) -> dict[str, int]:
+        sizes, total = {}, 0
         for count, member in enumerate(self._tar, 1):
             check_name(path, member.name, regular=member.isreg() or member.isdir())
             total += member.size
             check_limits(path, count, total)
             if member.isreg():
                 sizes[_clean(member.name)] = member.size
-        super().__init__(path, _useful(sizes))
+        assert self._tar.fileobj is not None
+        self._tar.fileobj.seek(self._tar.offset)
+        if self._tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end of archive")
+        return _useful(sizes)
 
     def open(self, name: str) -> IO[bytes]:
         member = next(m for m in self._tar.getmembers() if m.isreg() and _clean(m.name) == name)
@@ -174,6 +185,15 @@ class Nested(Source):
     def close(self) -> None:
         for source in (*self._inner.values(), self._outer):
             source.close()
+
+
+@contextlib.contextmanager
+def _closing_on_error(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        archive.close()
+        raise
 
 
 def check_name(path: Path, name: str, *, regular: bool) -> None:
@@ -242,4 +262,4 @@ def reading(source: Source, name: str) -> Iterator[IO[bytes]]:
 def read_text(source: Source, name: str) -> str:
     """A small text file."""
     with reading(source, name) as file:
-        return io.TextIOWrapper(file, encoding="utf-8", errors="replace").read()
+        return file.read(MAX_IMAGE_BYTES).decode("utf-8-sig", errors="replace")

@@ -70,6 +70,13 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return _checked(data, dtype, (), "C")[()]
 
 
+def _bytes(data: Any = b"") -> bytes:
+    """How protocol 2 writes no bytes at all."""
+    if data != b"":
+        raise pickle.UnpicklingError("unexpected use of bytes")
+    return b""
+
+
 def _bytearray(data: Any = b"") -> bytearray:
     if not isinstance(data, bytes):
         raise pickle.UnpicklingError("unexpected use of bytearray")
@@ -93,6 +100,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): _bytes,
     ("builtins", "bytearray"): _bytearray,
 }
 
