@@ -73,6 +73,15 @@ class Card:
     """No meta-parameter has an identically zero gradient after two meta-steps."""
 
 
+COMMON_OPTIONS = {
+    "alpha": "inner step size α > 0",
+    "adapt": "which parameters move on a task: `all`, `head` (the last layer: ANIL), `body` (all others: BOIL), or a "
+    "glob over parameter names; the rest keep their meta-learned value",
+    "first_order": "inner gradients count as constants in the meta-gradient (first-order MAML)",
+}
+"""Meaning of the options that every method has."""
+
+
 class Task(Protocol):
     """One task: support [S, ...] and query [Q, ...] inputs with their targets."""
 

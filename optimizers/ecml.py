@@ -24,7 +24,7 @@ class ECML(InnerOptimizer):
     """Gradient descent whose start is trained for L_Q(φ_K) + γ · mean over k < K of penalty(φ_k)."""
 
     card = Card(
-        title="ECML (conditioned adaptation, reconstructed)",
+        title="ECML (conditioned adaptation)",
         paper="Hiller, Harandi, Drummond: On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation. "
         "NeurIPS 2022",
         geometry="identity; conditioned start",

@@ -72,6 +72,11 @@ def available() -> list[str]:
     return [*_BUILTIN, *sorted({**_registered, **_plugins()})]
 
 
+def builtin() -> list[str]:
+    """Names of the methods of this package, in their order."""
+    return list(_BUILTIN)
+
+
 def broken() -> dict[str, str]:
     """Plug-ins that cannot be used: name → which package, and why."""
     _plugins()

@@ -1,0 +1,65 @@
+"""The docs page of a method, made from its card, its signature and its size on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torch import nn
+
+from optimizers import registry
+from optimizers.base import COMMON_OPTIONS
+
+
+def option_rows(name: str) -> list[tuple[str, str, str]]:
+    """(option, default, meaning) of a method, its own options first."""
+    meanings = {**COMMON_OPTIONS, **registry.card(name).options}
+    return [(option, f"{default!r}", meanings.get(option, "")) for option, default in registry.options(name).items()]
+
+
+def sizes(name: str, network: Callable[[], nn.Module]) -> tuple[int, int, int]:
+    """On a network: parameters d of its own, meta-parameters beside them, multiply-adds of the method per step."""
+    bare = network()
+    own = sum(p.numel() for p in bare.parameters())
+    optimizer = registry.create(name, bare)
+    return own, sum(p.numel() for p in optimizer.parameters()) - own, optimizer.step_multiply_adds()
+
+
+def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> str:
+    """The page of method `name` in Markdown; `networks` are (description, constructor) pairs to state its size on."""
+    card = registry.card(name)
+    also = [alias for alias, own in registry.aliases.items() if own == name]
+    lines = [f"# `{name}`: {card.title}", ""]
+    if card.reconstructed:
+        lines += ["**Reconstructed:** no public text settles this method; its results say so wherever shown.", ""]
+    lines += [card.paper.rstrip(".") + ".", ""]
+    lines += [f"Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""), ""]
+    lines += ["## One step", "", "```", *card.equation.split("; "), "```", ""]
+    lines += ["## What is learned", "", card.learned, ""]
+    lines += [
+        "It starts exactly on MAML's trajectory."
+        if card.starts_as_maml
+        else "With its default options it does not start on MAML's trajectory.",
+        "Every meta-parameter trains." if card.alive else "Part of the meta-parameters never receives a gradient.",
+        "",
+    ]
+    if card.differences:
+        lines += ["## Paper, code and what is done here", "", card.differences, ""]
+    lines += ["## Options", "", "| option | default | meaning |", "|---|---|---|"]
+    lines += [f"| `{option}` | `{default}` | {meaning} |" for option, default, meaning in option_rows(name)]
+    lines += ["", "## What it costs", "", "| network | d | meta-parameters beside d | multiply-adds per step |"]
+    lines += ["|---|--:|--:|--:|"]
+    for description, network in networks:
+        lines.append("| " + " | ".join([description, *(f"{n:,}" for n in sizes(name, network))]) + " |")
+    lines += ["", "Multiply-adds are those of the update itself; the network's own passes are not counted."]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def write(folder: Path, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> list[Path]:
+    """Write the page of every built-in method into `folder`; the paths."""
+    networks = list(networks)
+    paths = []
+    for name in registry.builtin():
+        paths.append(folder / f"{name}.md")
+        paths[-1].write_text(page(name, networks), encoding="utf-8")
+    return paths

@@ -1,0 +1,99 @@
+"""ECML's penalty against a Jacobian formed by autograd, row by row."""
+
+import pytest
+import torch
+
+from benchmark import networks
+from benchmark.metagrad import evaluate_batch, meta_gradient
+from optimizers import BadOption, create
+from optimizers.ecml import without_constant
+from tests.optimizers import helpers
+
+
+@pytest.mark.parametrize("ways", [2, 3, 5])
+def test_basis_without_the_null_direction(ways):
+    basis = without_constant(ways, torch.zeros((), dtype=torch.float64))
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(ways - 1, dtype=torch.float64))
+    torch.testing.assert_close(basis.sum(0), torch.zeros(ways - 1, dtype=torch.float64))
+
+
+def raw_gram(method, task):
+    """J Jᵀ of softmax − one-hot itself, which has one null direction per example."""
+    x, y = task.support_x[0], task.support_y[0]
+    names = method.conditioned
+    start = {n: p.detach() for n, p in method.start().items()}
+
+    def residuals(*values):
+        outputs = method.predict({**start, **dict(zip(names, values, strict=True))}, x)
+        return (outputs.softmax(-1) - torch.nn.functional.one_hot(y, 3)).flatten()
+
+    rows = torch.autograd.functional.jacobian(residuals, tuple(start[n] for n in names))
+    jacobian = torch.cat([r.flatten(1) for r in rows], dim=1)
+    return jacobian @ jacobian.mT
+
+
+@pytest.mark.parametrize("wrt", ["head", "all"])
+def test_gram_has_the_spectrum_of_the_raw_one_without_its_null_space(wrt):
+    method, task = helpers.create("ecml", wrt=wrt), helpers.batch(1, shots=2)
+    gram = method.gram(method.start(), task.support_x[0], task.support_y[0]).detach()
+    raw = torch.linalg.eigvalsh(raw_gram(method, task))
+    assert gram.shape == (12, 12)
+    assert raw[:6].abs().max() < 1e-12 * raw[-1]
+    torch.testing.assert_close(torch.linalg.eigvalsh(gram), raw[6:], rtol=1e-8, atol=1e-12)
+    assert (len(method.conditioned) == 2) is (wrt == "head")
+
+
+def test_spread_of_a_known_spectrum():
+    variance, ratio = helpers.create("ecml"), helpers.create("ecml", penalty="ratio")
+    turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    gram = turn @ torch.diag(torch.tensor([1e-9, 1e-2, 1.0, 10.0], dtype=torch.float64)) @ turn.mT
+    logs = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64)  # 1e-9 is below 1e-6 of the largest: dropped
+    torch.testing.assert_close(variance.spread(gram), logs.var(correction=0))
+    torch.testing.assert_close(ratio.spread(gram), torch.tensor(3.0, dtype=torch.float64))
+
+
+def test_penalty_is_added_in_training_alone():
+    tasks = helpers.batch()
+    plain, conditioned = helpers.create("maml", alpha=0.1), helpers.create("ecml", alpha=0.1, gamma=0.3)
+    loss, _ = meta_gradient(plain, tasks, steps=2, strategy="loop")
+    penalised, _ = meta_gradient(conditioned, tasks, steps=2, strategy="loop")
+    spread = [
+        conditioned.spread(conditioned.gram(point, x, y))
+        for x, y in zip(tasks.support_x, tasks.support_y, strict=True)
+        for point in visited(plain, x, y)
+    ]
+    assert float(penalised - loss) == pytest.approx(0.3 * torch.stack(spread).mean().item(), abs=1e-10)
+    for ours, theirs in zip(evaluate_batch(plain, tasks, 3), evaluate_batch(conditioned, tasks, 3), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def visited(method, x, y):
+    phi = method.start()
+    for _ in range(2):
+        yield phi
+        found = torch.autograd.grad(method.loss(phi, x, y), list(phi.values()), allow_unused=True)
+        phi = {n: p if g is None else p - 0.1 * g for (n, p), g in zip(phi.items(), found, strict=True)}
+        phi = {n: p.detach().requires_grad_() for n, p in phi.items()}
+
+
+def test_training_lowers_the_spread():
+    method, task = helpers.create("ecml", alpha=0.1, gamma=1.0), helpers.batch(1, shots=2)
+    x, y = task.support_x[0], task.support_y[0]
+    before = method.spread(method.gram(method.start(), x, y)).item()
+    for _ in range(30):
+        _, gradients = meta_gradient(method, task, steps=1, strategy="loop")
+        for name, parameter in method.named_parameters():
+            parameter.data -= 0.05 * gradients[name]
+    assert method.spread(method.gram(method.start(), x, y)).item() < 0.8 * before
+
+
+def test_regression_residuals_are_the_errors():
+    torch.manual_seed(0)
+    method = create("ecml", networks.create("sine-mlp").double())
+    x = torch.randn(4, 1, dtype=torch.float64)
+    assert torch.equal(method.residuals(method.start(), x, x), (method.predict(method.start(), x) - x).flatten())
+
+
+def test_negative_gamma():
+    with pytest.raises(BadOption, match="gamma must be 0 or more, got -1"):
+        helpers.create("ecml", gamma=-1)
