@@ -181,7 +181,7 @@ def _value(knob: dataclasses.Field) -> Callable[[str], Any]:
 
 
 def plan(arguments: argparse.Namespace) -> list[RunSpec]:
-    """The runs that the flags of ``run`` describe: the floor first, then methods in the order given."""
+    """The runs that the flags of ``run`` describe, methods in the order given; the floor is :func:`with_floor`'s."""
     import optimizers
 
     overrides = {}
@@ -204,7 +204,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
     specs = []
     for seed in arguments.seeds:
         for shots in arguments.shots:
-            for method in (recipes.FLOOR, *methods):
+            for method in methods:
                 chosen = overrides | {"seed": seed, "options": options.get(method, {})}
                 specs.append(
                     recipes.resolve(
@@ -217,6 +217,14 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
                     )
                 )
     return specs
+
+
+def with_floor(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """`specs`, each preceded by the floor run of its protocol where none of those before has it."""
+    found: dict[RunSpec, None] = {}
+    for spec in specs:
+        found |= {recipes.floor(spec): None, spec: None}
+    return list(found)
 
 
 def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -240,11 +248,19 @@ def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, d
 def _run(arguments: argparse.Namespace) -> int:
     specs = plan(arguments)
     from benchmark import data, parallel, runner
+    from benchmark.metagrad import STRATEGIES
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
+    if dataset.kind == "images":
+        specs = with_floor(specs)
     for spec in specs:
         runner.check(spec, dataset)
     device = runner.choose_device(arguments.device)
+    if arguments.strategy not in STRATEGIES:
+        raise UserError(
+            f"unknown strategy {arguments.strategy!r}{nearest(arguments.strategy, STRATEGIES)}; "
+            f"expected one of {', '.join(STRATEGIES)}"
+        )
     workers = (
         arguments.workers if arguments.workers is not None else parallel.default_workers(device, specs[-1].meta_batch)
     )

@@ -38,49 +38,112 @@ class Recipe:
 # Controlled: by preset and data set
 
 _QUICK: dict[str, Value] = {"channels": 32, "alpha": 0.1, "validate_every": 250, "validation_tasks": 200}
-_PAPER: dict[str, Value] = {"channels": 64, "alpha": 0.05, "iterations": 60_000, "validate_every": 2_000, "validation_tasks": 1_000}
+_PAPER: dict[str, Value] = {
+    "channels": 64,
+    "alpha": 0.05,
+    "iterations": 60_000,
+    "validate_every": 2_000,
+    "validation_tasks": 1_000,
+}
+_SINE: dict[str, Value] = {"network": "sine-mlp", "ways": 1, "channels": 40, "alpha": 0.01, "query_train": 10}
 
 CONTROLLED: dict[str, dict[str, Recipe]] = {
     "quick": {
         "glyphs": Recipe(source="meta-validation, see docs/recipes.md", values=_QUICK | {"iterations": 500}),
+        "sine": Recipe(source="Finn et al., ICML 2017", values=_SINE | {"iterations": 3_000, "validate_every": 500}),
         "omniglot": Recipe(source="as glyphs", values=_QUICK | {"iterations": 1_000}),
         "*": Recipe(source="meta-validation on CIFAR-FS, see docs/recipes.md", values=_QUICK | {"iterations": 1_500}),
     },
     "paper": {
+        "sine": Recipe(source="Finn et al., ICML 2017", values=_SINE | {"iterations": 60_000}),
         "*": Recipe(source="the budget of Zhang et al., ICASSP 2024, with Adam for all", values=_PAPER),
     },
 }
 
 # Published: by method; "*" serves any data set that the method's authors did not report
 
-_MAML: dict[str, Value] = {"channels": 32, "alpha": 0.05, "steps": 5, "eval_steps": 10, "clip": 10.0, "meta_lr": 1e-3, "meta_batch": 4,
-         "iterations": 60_000, "tasks": 600}  # fmt: skip
-_MAML_OMNIGLOT: dict[str, Value] = _MAML | {"channels": 64, "alpha": 2.0, "steps": 1, "eval_steps": 3, "meta_batch": 32, "clip": 0.0}
+_MAML: dict[str, Value] = {
+    "channels": 32,
+    "alpha": 0.05,
+    "steps": 5,
+    "eval_steps": 10,
+    "clip": 10.0,
+    "meta_lr": 1e-3,
+    "meta_batch": 4,
+    "iterations": 60_000,
+    "tasks": 600,
+}
+_MAML_OMNIGLOT: dict[str, Value] = {
+    **_MAML,
+    "channels": 64,
+    "alpha": 2.0,
+    "steps": 1,
+    "eval_steps": 3,
+    "meta_batch": 32,
+    "clip": 0.0,
+}
+_METAKFO: dict[str, Value] = {
+    **_MAML,
+    "network": "cnn2",
+    "alpha": 0.001,
+    "eval_steps": 5,
+    "meta_lr": 5e-4,
+    "meta_batch": 16,
+    "iterations": 20_000,
+    "clip": 0.0,
+}
+_MD: dict[str, Value] = {
+    "channels": 64,
+    "alpha": 0.01,
+    "steps": 5,
+    "eval_steps": 5,
+    "meta_optimizer": "sgd",
+    "meta_lr": 1e-3,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "lr_step": 20_000,
+    "lr_gamma": 0.1,
+    "meta_batch": 4,
+    "iterations": 60_000,
+    "tasks": 1_000,
+}
 _FINN = "Finn et al., ICML 2017 (0.01 and 0.4 on the summed loss)"
-_MD: dict[str, Value] = {"channels": 64, "alpha": 0.01, "steps": 5, "eval_steps": 5, "meta_optimizer": "sgd", "meta_lr": 1e-3,
-       "momentum": 0.9, "weight_decay": 1e-4, "lr_step": 20_000, "lr_gamma": 0.1, "meta_batch": 4,
-       "iterations": 60_000, "tasks": 1_000}  # fmt: skip
-_MD_OMNIGLOT: dict[str, Value] = _MD | {"meta_optimizer": "adam", "momentum": 0.0}
 _ZHANG = "Zhang et al., ICASSP 2024, and its code"
 
+
+def _as_maml(source: str, **values: Value) -> dict[str, Recipe]:
+    """MAML's recipe where a method's authors changed only `values` of it."""
+    return {
+        "omniglot": Recipe(source=source, values=_MAML_OMNIGLOT | values, query_is_shots="query_test" not in values),
+        "*": Recipe(source=source, values=_MAML | values, query_is_shots="query_test" not in values),
+    }
+
+
 PUBLISHED: dict[str, dict[str, Recipe]] = {
-    "maml": {
-        "omniglot": Recipe(source=_FINN, values=_MAML_OMNIGLOT, query_is_shots=True),
-        "*": Recipe(source=_FINN, values=_MAML, query_is_shots=True),
-    },
-    "metasgd": {
-        "*": Recipe(source="Li et al., 2017: one step", values=_MAML | {"steps": 1, "eval_steps": 1, "clip": 0.0},
-                    query_is_shots=True),
-    },
-    "metacurvature": {
-        "*": Recipe(source="Park & Oliva, NeurIPS 2019", values=_MAML | {"channels": 128, "eval_steps": 5}),
-    },
+    "maml": _as_maml(_FINN),
+    "metasgd": _as_maml("Li et al., 2017: one step", steps=1, eval_steps=1, clip=0.0),
+    "mtnet": _as_maml("Lee & Choi, ICML 2018: MAML's recipe"),
+    "warpgrad": _as_maml(
+        "Flennerhag et al., ICLR 2020; few-shot details from a third-party reproduction",
+        **{"channels": 128, "alpha": 0.1, "steps": 5, "eval_steps": 5, "query_test": 15},
+    ),
+    "metacurvature": _as_maml(
+        "Park & Oliva, NeurIPS 2019 (0.01 on the summed loss)",
+        **{"channels": 128, "alpha": 0.05, "steps": 5, "eval_steps": 5, "query_test": 15},
+    ),
+    "metakfo": {"*": Recipe(source="Arnold et al., 2019, 5-shot: a two-layer network", values=_METAKFO)},
+    "ecml": _as_maml("reconstructed: γ and the residual are in no public text, the rest is MAML's", query_test=15),
     "md": {
-        "omniglot": Recipe(source=f"{_ZHANG} (Adam for Omniglot)", values=_MD_OMNIGLOT, query_is_shots=True),
+        "omniglot": Recipe(
+            source=f"{_ZHANG} (Adam for Omniglot)",
+            values=_MD | {"meta_optimizer": "adam", "momentum": 0.0},
+            query_is_shots=True,
+        ),
         "*": Recipe(source=_ZHANG, values=_MD, query_is_shots=True),
     },
-}  # fmt: skip
+}
 PUBLISHED["md-released"] = PUBLISHED["md"]
+PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run with, so that the two can be compared
 
 
 def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> Recipe:
@@ -103,16 +166,17 @@ def resolve(
     method: str, dataset: str, *, shots: int, recipe_name: str, preset: str, overrides: Mapping[str, Any]
 ) -> RunSpec:
     """The run that `overrides` (flags) on top of a recipe describe."""
-    if method == FLOOR:
-        measured = {key: overrides[key] for key in ("ways", "seed", "query_test", "tasks") if key in overrides}
-        if recipe_name == "published":
-            measured.setdefault("query_test", shots)
-        values: dict[str, Any] = measured | {"iterations": 0, "eval_steps": 0, "trace_steps": 0}
-    else:
-        chosen = recipe(method, dataset, name=recipe_name, preset=preset)
-        protocol = {"query_test": shots} if chosen.query_is_shots else {}
-        values = {**chosen.values, **protocol, **overrides}
-        values["options"] = {**chosen.options, **overrides.get("options", {})}
-        if "steps" in overrides and "eval_steps" not in overrides:
-            values["eval_steps"] = overrides["steps"]
+    chosen = recipe(method, dataset, name=recipe_name, preset=preset)
+    protocol = {"query_test": shots} if chosen.query_is_shots else {}
+    values: dict[str, Any] = {**chosen.values, **protocol, **overrides}
+    values["options"] = {**chosen.options, **overrides.get("options", {})}
+    if "steps" in overrides and "eval_steps" not in overrides:
+        values["eval_steps"] = overrides["steps"]
     return RunSpec(**values | {"method": method, "dataset": dataset, "shots": shots, "recipe": recipe_name})
+
+
+def floor(spec: RunSpec) -> RunSpec:
+    """The floor on the very tasks and by the protocol of `spec`."""
+    kept = ("dataset", "ways", "shots", "seed", "recipe", "query_test", "tasks")
+    values = {name: getattr(spec, name) for name in kept}
+    return RunSpec(method=FLOOR, iterations=0, eval_steps=0, trace_steps=0, **values)

@@ -90,10 +90,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build(spec: RunSpec, image_shape: tuple[int, int, int], device: torch.device) -> InnerOptimizer:
+def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device) -> InnerOptimizer:
     """The untrained optimizer of a run. Its start is a function of seed, network and method alone."""
     torch.manual_seed(spec.seed)
-    network = networks.create(spec.network, ways=spec.ways, image_shape=image_shape, channels=spec.channels)
+    channels, height, width = (*image_shape, 1, 1)[:3]
+    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels)
     optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **spec.options)
     return optimizer.to(device, torch.float64 if spec.precision == "float64" else torch.float32)
 
@@ -102,11 +103,18 @@ def check(spec: RunSpec, dataset: data.Dataset) -> None:
     """Raise :class:`UserError` now for what would fail in the middle of a run."""
     for split, query in (("train", spec.query_train), ("val", spec.query_test), ("test", spec.query_test)):
         episodes.check(dataset, split, spec.ways, spec.shots, query)
-    if spec.method != FLOOR:
-        try:
-            build(spec, dataset.image_shape, torch.device("cpu"))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+    if spec.method == FLOOR:
+        return
+    try:
+        optimizer = build(spec, dataset.image_shape, torch.device("cpu"))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    regression = dataset.kind == "regression"
+    if regression != hasattr(optimizer.network, "loss"):
+        kind = "regression" if regression else "classification"
+        raise UserError(f"{spec.dataset} is {kind}, network {spec.network} is not; choose another --network")
+    if not regression and spec.ways < 2:
+        raise UserError(f"ways must be at least 2 to classify, got {spec.ways}")
 
 
 def due(spec: RunSpec, results: Path) -> str:

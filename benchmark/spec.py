@@ -44,7 +44,7 @@ def knob(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=True)
 class RunSpec:
     """One run. Fields of phase ``evaluation`` do not change what is learned, only how it is measured."""
 
@@ -52,7 +52,7 @@ class RunSpec:
     method: str = knob("maml", "the lower-level optimizer, by its registry name")
     options: dict[str, Value] = field(default_factory=dict, metadata={"help": "options of the method"})
     dataset: str = knob("glyphs", "data set name, or path of a folder or archive of class folders")
-    ways: int = knob(5, "classes per task", at_least=2)
+    ways: int = knob(5, "classes per task (1: regression)", at_least=1)
     shots: int = knob(1, "support images per class", at_least=1)
     seed: int = knob(0, "seed of the start, the tasks and the noise", at_least=0)
     recipe: str = knob("controlled", "like for like, or as each method was published", choices=RECIPES)
@@ -98,6 +98,9 @@ class RunSpec:
             raise UserError(f"momentum {self.momentum} goes with meta_optimizer sgd, not {self.meta_optimizer}")
 
     # identity
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
 
     @property
     def name(self) -> str:
@@ -154,7 +157,8 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
         raise UserError(f"{name} must be above {limits['above']}, got {value}")
     if limits.get("choices") and value not in limits["choices"]:
         raise UserError(
-            f"{name} {value!r} is unknown{nearest(str(value), limits['choices'])}; expected {' or '.join(limits['choices'])}"
+            f"{name} {value!r} is unknown{nearest(str(value), limits['choices'])}; "
+            f"expected {' or '.join(limits['choices'])}"
         )
     return value
 

@@ -18,10 +18,11 @@ from benchmark import data, store
 from benchmark.data import pixels
 from tests.conftest import ROOT, Command
 
-TINY = (
-    "--ways 3 --channels 4 --iterations 24 --meta-batch 2 --query-train 3 --query-test 3 --steps 2 --trace-steps 4 "
-    "--validate-every 8 --validation-tasks 6 --tasks 20 --workers 1"
-).split()
+TINY_FLAGS = """
+    --ways 3 --channels 4 --iterations 24 --meta-batch 2 --query-train 3 --query-test 3 --steps 2 --trace-steps 4
+    --validate-every 8 --validation-tasks 6 --tasks 20 --workers 1
+"""
+TINY = TINY_FLAGS.split()
 
 
 def _run(command: Command, results: Path, methods: str, *more: str) -> subprocess.CompletedProcess:

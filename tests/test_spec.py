@@ -55,7 +55,7 @@ def test_measuring_otherwise_shares_the_training() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"ways": 1}, "ways must be at least 2"),
+        ({"ways": 0}, "ways must be at least 1"),
         ({"shots": 0}, "shots must be at least 1"),
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"alpha": float("nan")}, "alpha must be a finite number"),

@@ -1,0 +1,26 @@
+"""Method cards as a person sees them: what `list NAME` prints, and the networks on which a card states its size."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+import optimizers
+from benchmark import networks
+from optimizers import pages
+
+NETWORKS = [
+    (
+        f"CNN4, 84×84 RGB, 5-way, {channels} channels",
+        partial(networks.create, "cnn4", ways=5, image_shape=(3, 84, 84), channels=channels),
+    )
+    for channels in (32, 64, 128)
+]
+"""(description, constructor): the widths of the published rows."""
+
+
+def show(name: str, console: Console) -> None:
+    """Print the page of one method."""
+    console.print(Markdown(pages.page(optimizers.resolve(name), NETWORKS)))
