@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark import data
 from benchmark.data import cli, formats
+from benchmark.errors import UserError
 
 
 def picture(number, size=8, channels=3):
@@ -102,6 +104,49 @@ def run_cli(*words):
     return cli.main(parser.parse_args([str(word) for word in words]))
 
 
+def imported(name, path, root, **options):
+    """Import, and open what was imported."""
+    done = data.import_dataset(name, path, root, **options)
+    dataset = data.load(done.name, root)
+    assert done.images == len(dataset.images)
+    assert not done.bad
+    return dataset, done.form
+
+
+def counts(dataset):
+    return tuple(len(dataset.splits[split]) for split in ("train", "val", "test"))
+
+
+def of_class(dataset, name):
+    """Images ``[n, H, W, C]`` of one class."""
+    start = 0
+    for c in dataset.classes:
+        if c.name == name:
+            return dataset.images[start : start + c.count].transpose(0, 2, 3, 1)
+        start += c.count
+    raise KeyError(name)
+
+
+def shrunk(pixels, size):
+    """What Pillow's Lanczos filter makes of an image."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def refuse(path, root, message, name="mine"):
+    """The import fails with this message, in one line, and the data folder holds no trace of it."""
+    before = listing(root)
+    with pytest.raises(UserError, match=message) as error:
+        data.import_dataset(name, path, root)
+    assert "\n" not in str(error.value)
+    assert listing(root) == before
+
+
+def listing(root):
+    """Files below the data folder, locks aside, with their content."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
 @pytest.fixture(scope="session")
 def forms():
     return SimpleNamespace(**{name: value for name, value in globals().items() if callable(value)})
@@ -110,3 +155,16 @@ def forms():
 @pytest.fixture(scope="session")
 def cifar_zip(tmp_path_factory):
     return write_zip(tmp_path_factory.mktemp("cifar") / "cifar-100.zip", cifar_folders())
+
+
+@pytest.fixture
+def good(forms):
+    """Files of 10 classes of 20 pictures."""
+    return {f"c{n}/{i:02d}.png": forms.png(forms.picture(100 * n + i)) for n in range(10) for i in range(20)}
+
+
+@pytest.fixture
+def root(tmp_path, forms, good):
+    """A data folder that holds a set ``mine`` already."""
+    data.import_dataset("mine", forms.write_zip(tmp_path / "old.zip", good), tmp_path / "root", split_seed=1)
+    return tmp_path / "root"

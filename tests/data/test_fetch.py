@@ -42,9 +42,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that hangs up on a web page is as it should be."""
+
+
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         server.files, server.ranges, server.stop_at, server.kind, server.asked = {"/f": CONTENT}, True, None, "x/y", []
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
