@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.report import caveats, claims, figures, page, pairs, plot_geometry, plots, table
+from benchmark.report import caveats, claims, figures, formats, page, pairs, plot_geometry, plots, table
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import Group, group_runs
@@ -40,22 +40,23 @@ def write(results: Path, reports: Path) -> list[Path]:
     compared = pairs.frame(groups)
     judged = claims.judge(groups, compared, findings)
     warned = caveats.warnings(groups)
+    step_ms = findings.step_cost.to_dict()
     parts = {
-        "table1.md": table.markdown(groups),
-        "table1.csv": table.frame(groups).to_csv(index=False),
-        "table1.tex": table.latex(groups),
+        "table1.md": formats.markdown(groups, step_ms),
+        "table1.csv": table.frame(groups, step_ms).to_csv(index=False),
+        "table1.tex": formats.latex(groups, step_ms),
         "pairs.md": pairs.markdown(groups, compared),
         "pairs.csv": compared.to_csv(index=False),
         "claims.md": claims.markdown(judged),
         "claims.csv": claims.frame(judged).to_csv(index=False),
         "warnings.md": "# Before you believe a number\n\n"
-        + "".join(f"- {table.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
+        + "".join(f"- {formats.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
     }
     written = [_write(reports / name, content) for name, content in parts.items()]
     with styled():
         drawn = list(drawings(groups, compared, findings))
         written += save_all(drawn, reports / "figures")
-    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures")
+    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms)
     return [_write(reports / "index.html", page.render(content)), *written]
 
 

@@ -16,9 +16,11 @@ import pandas as pd
 
 from benchmark.report import claims_map, claims_trace
 from benchmark.report.findings import Findings
+from benchmark.report.formats import escape_markdown, markdown_table
 from benchmark.report.group import FLOOR, Cell, Group
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import MINIIMAGENET, method_title
+from benchmark.report.table import Place
 from benchmark.report.verdict import FAILS, HOLDS, UNKNOWN, Check, join
 
 BUDGET = (
@@ -189,15 +191,17 @@ def frame(claims: Sequence[Claim]) -> pd.DataFrame:
 
 def markdown(claims: Sequence[Claim]) -> str:
     """The claims page in Markdown."""
-    from benchmark.report.table import escape_markdown, markdown_table
-
     parts = ["# The paper's claims on these results"]
-    rows = [[claim.statement, f"**{claim.verdict}**", claim.summary] for claim in claims]
+    rows: list[list[Place | str]] = [
+        [claim.statement, Place(claim.verdict, best=True), claim.summary] for claim in claims
+    ]
     parts.append(markdown_table(["Claim", "Verdict", "Checks"], rows, numbers=False))
     for claim in claims:
         parts += [f"## {claim.statement}", f"{escape_markdown(claim.measure)}"]
         if claim.checks:
-            body = [[c.where, c.subject, f"**{c.verdict}**", c.number, c.evidence] for c in claim.checks]
+            body: list[list[Place | str]] = [
+                [c.where, c.subject, Place(c.verdict, best=True), c.number, c.evidence] for c in claim.checks
+            ]
             header = ["Where", "Method", "Verdict", "Number", "Evidence"]
             parts.append(markdown_table(header, body, numbers=False))
         else:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,7 +26,6 @@ from benchmark.report.figures import Drawing
 from benchmark.report.group import Group
 from benchmark.report.listing import records
 from benchmark.report.markup import Entry
-from benchmark.report.published import RECONSTRUCTED
 from benchmark.report.verdict import FAILS, HOLDS
 from benchmark.store import Run
 
@@ -44,13 +43,14 @@ class Content:
     claims: Sequence[Claim]
     drawings: Sequence[Drawing]
     figures: Path
+    step_ms: Mapping[str, float]
 
 
 def render(content: Content) -> str:
     """The whole page."""
     sections = {
         "answer": ("The answer", answer(content)),
-        "table-1": ("Table 1", table_1(content.groups)),
+        "table-1": ("Table 1", table_1(content.groups, content.step_ms)),
         "pairs": ("Who beats whom", matrices(content)),
         "claims": ("The paper's claims", claims(content.claims)),
         "figures": ("Figures", "".join(markup.figure(each, content.figures) for each in content.drawings)),
@@ -107,41 +107,23 @@ def answer(content: Content) -> str:
     return (markup.bullets(lines) if lines else "") + (box if found else "") + summary
 
 
-def table_1(groups: Sequence[Group]) -> str:
+def table_1(groups: Sequence[Group], step_ms: Mapping[str, float]) -> str:
     """One sortable table for each data set and number of ways, its notes below it."""
     parts = []
-    for index, one in enumerate(table.tables(groups)):
-        header, body = ["Method"], [[Entry(_name(method, label))] for method, label in one.labels]
-        for shots in one.shots:
-            if one.reference.numbers:
-                header.append(f"{shots}-shot, paper ({one.reference.title})")
-                for line, (method, label) in zip(body, one.labels, strict=True):
-                    known = one.reference.numbers.get((method, shots)) if one.plain(label) else None
-                    shown = table.plus_minus(known.mean, known.half) if known else table.NONE
-                    line.append(markup.number(known.mean if known else None, shown))
-            for group in one.groups:
-                header.append(table.column_title(group, shots))
-                for line, (_, label) in zip(body, one.labels, strict=True):
-                    cell = one.cell(group, label, shots)
-                    style = "best" if label in group.best(shots) else ""
-                    value = cell.score.mean if cell and cell.score else None
-                    line.append(markup.number(value, table.text(cell, group.seeds), style))
-        header.append("Meta-parameters")
-        for line, (_, label) in zip(body, one.labels, strict=True):
-            counts = one.meta_parameters(label)
-            line.append(markup.number(counts[0] if counts else None, table.counted(counts)))
+    for index, one in enumerate(table.tables(groups, step_ms)):
+        header, body = table.grid(one)
+        lines = [
+            [Entry(line[0].text), *(markup.number(p.value, p.text, "best" if p.best else "") for p in line[1:])]
+            for line in body
+        ]
         parts.append(markup.heading(3, one.title))
-        parts.append(markup.table(one.title, header, body, name=f"table1-{index}", titled=True))
+        parts.append(markup.table(one.title, header, lines, name=f"table1-{index}", titled=True))
         seeded = table.seeds_grid(one)
         if seeded:
             lines = [[Entry(first), *(markup.words(each) for each in rest)] for first, *rest in seeded[1]]
             parts.append(markup.table(f"{one.title}: over seeds", seeded[0], lines, name=f"seeds-{index}"))
         parts.append(markup.bullets(table.notes(one), "notes"))
     return "".join(parts)
-
-
-def _name(method: str, label: str) -> str:
-    return f"{label} *" if method in RECONSTRUCTED else label
 
 
 def matrices(content: Content) -> str:
@@ -171,8 +153,8 @@ def matrices(content: Content) -> str:
                     Entry(f"{row['a']} − {row['b']}"),
                     markup.number(row["difference"], f"{row['difference']:+.2f}"),
                     markup.number(row["low"], f"[{row['low']:+.2f}, {row['high']:+.2f}]"),
-                    markup.number(row["p"], f"{row['p']:.2g}"),
-                    markup.number(row["p_holm"], f"{row['p_holm']:.2g}"),
+                    markup.number(row["p"], pairs.p_text(row["p"])),
+                    markup.number(row["p_holm"], pairs.p_text(row["p_holm"])),
                     markup.number(row["effect"], f"{row['effect']:+.2f}"),
                     markup.number(row["wins"], f"{row['wins']} / {row['ties']} / {row['losses']}"),
                     markup.number(row["tasks"]),

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from benchmark import statistics
+from benchmark.report.formats import markdown_table
 from benchmark.report.group import Cell, Group
-from benchmark.report.published import dataset_title
-from benchmark.report.table import NONE, markdown_table, tables
+from benchmark.report.table import NONE, tables
 
 LEVEL = 0.05
 """A difference counts when its Holm-corrected p is below this."""
@@ -101,6 +101,11 @@ def matrix(pairs: pd.DataFrame, group: Group, shots: int) -> tuple[list[str], li
 SIGNS = {"beats": "▲", "loses": "▼", "even": "="}
 
 
+def p_text(p: float) -> str:
+    """A p-value in two digits; what lies below double precision's reach of a difference as a bound."""
+    return "< 1e-16" if p < 1e-16 else f"{p:.2g}"
+
+
 def entry(difference: float, word: str) -> str:
     """``▲ +2.10``: beats by that much; ``▼`` loses, ``=`` no difference beyond chance."""
     return f"{SIGNS[word]} {difference:+.2f}" if word else NONE
@@ -114,7 +119,7 @@ def markdown(groups: Sequence[Group], pairs: pd.DataFrame) -> str:
             labels, body = matrix(pairs, group, shots)
             if not labels:
                 continue
-            title = f"{group.ways}-way {shots}-shot {dataset_title(group.dataset)}, {group.recipe} recipe"
+            title = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
             lines = [[label, *(entry(*place) for place in line)] for label, line in zip(labels, body, strict=True)]
             parts += [f"## {title}", markdown_table(["row − column", *labels], lines)]
     if len(parts) == 1:

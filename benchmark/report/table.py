@@ -1,15 +1,15 @@
-"""Table 1: method × shots, published numbers beside ours, as Markdown, CSV and LaTeX.
+"""Table 1: method × shots, published numbers beside ours.
 
 One table holds one data set and number of ways. For each number of shots it shows what the papers print, then one
-column for each recipe that was run. The CSV is the long form with full precision, one line for each method, shots and
-recipe; the other two print what the CSV holds, rounded to what the interval supports.
+column for each recipe that was run. The *long form* has one line for each method, shots and recipe at full precision:
+the CSV. The *wide form* prints the same numbers rounded: Markdown and LaTeX (:mod:`benchmark.report.formats`) and page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -34,6 +34,8 @@ class Table:
     dataset: str
     ways: int
     groups: tuple[Group, ...]
+    step_ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of one inner step by method, where it was timed."""
 
     @property
     def title(self) -> str:
@@ -70,17 +72,22 @@ class Table:
         counts = {run.status.get("meta_parameters") for cell in cells for run in cell.runs}
         return sorted(count for count in counts if isinstance(count, int))
 
+    def train_ms(self, label: str) -> list[float]:
+        """Wall time of a meta-step in training, ms, in the order of the columns; without those that are unknown."""
+        cells = [self.cell(group, label, shots) for shots in self.shots for group in self.groups]
+        return [cell.train_ms for cell in cells if cell and math.isfinite(cell.train_ms)]
+
     def cell(self, group: Group, label: str, shots: int) -> Cell | None:
         """The cell of that row, or None where it was not run."""
         return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
 
 
-def tables(groups: Sequence[Group]) -> list[Table]:
+def tables(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> list[Table]:
     """One table for each data set and number of ways."""
     split: dict[tuple[str, int], list[Group]] = {}
     for group in groups:
         split.setdefault((group.dataset, group.ways), []).append(group)
-    return [Table(*key, tuple(members)) for key, members in split.items()]
+    return [Table(*key, tuple(members), step_ms or {}) for key, members in split.items()]
 
 
 def plus_minus(mean: float, half: float) -> str:
@@ -127,10 +134,11 @@ def over_seeds(cell: Cell) -> str:
     return f"{plus_minus(interval.mean, interval.half)} ({interval.count} seeds{few})"
 
 
-def frame(groups: Sequence[Group]) -> pd.DataFrame:
+def frame(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
     """The long form: one row for each data set, ways, recipe, method and shots, at full precision.
 
     Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``half_seeds`` over seeds.
+    ``meta_step_ms`` is the wall time of a meta-step in training, ``inner_step_ms`` (`step_ms`) of one timed inner step.
     """
     records = []
     for group in groups:
@@ -163,31 +171,52 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
                     "meta_parameters": cell.mean_status("meta_parameters"),
                     "train_wall_s": cell.mean_status("wall_s", "train"),
                     "evaluate_wall_s": cell.mean_status("wall_s", "evaluate"),
+                    "meta_step_ms": cell.train_ms,
+                    "inner_step_ms": (step_ms or {}).get(row.method),
                     "remark": RECONSTRUCTED.get(row.method),
                 })  # fmt: skip
     return pd.DataFrame.from_records(records)
 
 
-def grid(table: Table, bold: Callable[[str], str] = str) -> tuple[list[str], list[list[str]]]:
-    """Header and body of the wide form; `bold` marks the best rows and their ties in each column."""
-    header = ["Method"]
-    body: list[list[str]] = [[_name(method, label)] for method, label in table.labels]
+@dataclass(frozen=True)
+class Place:
+    """One place of the wide form: what is printed, the number behind it at full precision, and whether it is best."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+
+
+def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
+    """Header and body of the wide form; best rows and their ties are marked in each column of ours."""
+    columns: list[tuple[str, list[Place]]] = [("Method", [Place(_name(*row)) for row in table.labels])]
+    printed = table.reference
     for shots in table.shots:
-        if table.reference.numbers:
-            header.append(f"{shots}-shot, paper ({table.reference.title})")
-            for line, (method, label) in zip(body, table.labels, strict=True):
-                number = table.reference.numbers.get((method, shots)) if table.plain(label) else None
-                line.append(plus_minus(number.mean, number.half) if number else NONE)
+        if printed.numbers:
+            found = [
+                printed.numbers.get((method, shots)) if table.plain(label) else None for method, label in table.labels
+            ]
+            places = [Place(plus_minus(each.mean, each.half), each.mean) if each else Place(NONE) for each in found]
+            columns.append((f"{shots}-shot, paper ({printed.title})", places))
         for group in table.groups:
-            header.append(column_title(group, shots))
-            best = group.best(shots)
-            for line, (_, label) in zip(body, table.labels, strict=True):
-                shown = text(table.cell(group, label, shots), group.seeds)
-                line.append(bold(shown) if label in best else shown)
-    header.append("Meta-parameters")
-    for line, (_, label) in zip(body, table.labels, strict=True):
-        line.append(counted(table.meta_parameters(label)))
-    return header, body
+            best, places = group.best(shots), []
+            for _, label in table.labels:
+                cell = table.cell(group, label, shots)
+                value = cell.score.mean if cell and cell.score else None
+                places.append(Place(text(cell, group.seeds), value, label in best))
+            columns.append((column_title(group, shots), places))
+    counts = [table.meta_parameters(label) for _, label in table.labels]
+    columns.append(("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
+    times = [table.train_ms(label) for _, label in table.labels]
+    if any(times):
+        shown = [Place(" / ".join(f"{ms:.3g}" for ms in each) or NONE, each[0] if each else None) for each in times]
+        columns.append(("Meta-step, ms", shown))
+    steps = [table.step_ms.get(method) for method, _ in table.labels]
+    if any(steps):
+        columns.append(("Inner step, ms", [Place(f"{ms:.3g}", ms) if ms else Place(NONE) for ms in steps]))
+    return [title for title, _ in columns], [
+        list(line) for line in zip(*(places for _, places in columns), strict=True)
+    ]
 
 
 def column_title(group: Group, shots: int) -> str:
@@ -223,6 +252,8 @@ def notes(table: Table) -> list[str]:
     lines += [f"* {RECONSTRUCTED[method]}." for method in RECONSTRUCTED if method in methods]
     if FLOOR in methods:
         lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
+    if any(len(table.train_ms(label)) > 1 for _, label in table.labels):
+        lines.append("Meta-step: mean wall time in training, one number for each column of ours, in their order.")
     seeds = [
         len(cell.measured)
         for group in table.groups
@@ -238,21 +269,6 @@ def notes(table: Table) -> list[str]:
     return lines
 
 
-def markdown(groups: Sequence[Group]) -> str:
-    """All tables in Markdown, with their notes and, where there are several seeds, the intervals over seeds."""
-    parts = ["# Table 1"]
-    for table in tables(groups):
-        header, body = grid(table, bold=lambda shown: f"**{shown}**")
-        parts += [f"## {escape_markdown(table.title)}", markdown_table(header, body)]
-        seeded = seeds_grid(table)
-        if seeded:
-            parts += ["Over seeds (Student's t, 95 %):", markdown_table(*seeded)]
-        parts.append("\n".join(f"- {escape_markdown(line)}" for line in notes(table)))
-    if len(parts) == 1:
-        parts.append("No runs.")
-    return "\n\n".join(parts) + "\n"
-
-
 def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
     """The intervals over seeds as a table of their own; None where no cell has more than one."""
     header = ["Method"]
@@ -266,58 +282,3 @@ def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
                 several |= cell is not None and len(cell.measured) > 1
                 line.append(over_seeds(cell) if cell else NONE)
     return (header, body) if several else None
-
-
-def markdown_table(header: list[str], body: list[list[str]], *, numbers: bool = True) -> str:
-    """A Markdown table, first column to the left, others to the right if `numbers`; escaped, ``**bold**`` kept."""
-    lines = [header, ["---"] + ["---:" if numbers else "---"] * (len(header) - 1), *body]
-    return "\n".join(
-        "| " + " | ".join(escape_markdown(entry, keep_bold=True) for entry in line) + " |" for line in lines
-    )
-
-
-def escape_markdown(entry: str, *, keep_bold: bool = False) -> str:
-    """`entry` with every sign that Markdown would act on made harmless; ``**bold**`` stays with `keep_bold`."""
-    for sign in "\\`|<>[]_" + ("" if keep_bold else "*"):
-        entry = entry.replace(sign, "\\" + sign)
-    return entry if keep_bold and entry.startswith("**") else entry.replace(" *", " \\*") if keep_bold else entry
-
-
-def latex(groups: Sequence[Group]) -> str:
-    """All tables in LaTeX with booktabs; each a ``table`` environment of its own."""
-    parts = ["% Needs \\usepackage{booktabs}. Written by the report; numbers are those of table1.csv."]
-    for number, table in enumerate(tables(groups), start=1):
-        header, body = grid(table, bold=lambda shown: f"\0{shown}")
-        lines = [
-            "\\begin{table}",
-            "  \\centering",
-            f"  \\caption{{{_escape_latex(table.title)}. {_escape_latex(' '.join(notes(table)))}}}",
-            f"  \\label{{tab:results-{number}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            "    \\toprule",
-            "    " + " & ".join(_escape_latex(entry) for entry in header) + " \\\\",
-            "    \\midrule",
-            *("    " + " & ".join(_latex_entry(entry) for entry in line) + " \\\\" for line in body),
-            "    \\bottomrule",
-            "  \\end{tabular}",
-            "\\end{table}",
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _latex_entry(entry: str) -> str:
-    if entry.startswith("\0"):
-        return f"\\textbf{{{_escape_latex(entry[1:])}}}"
-    return _escape_latex(entry)
-
-
-LATEX = {
-    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "√": "$\\surd$",
-    "σ": "$\\sigma$", "×": "$\\times$",
-}  # fmt: skip
-
-
-def _escape_latex(entry: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in entry)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmark.report import published, table
+from benchmark.report import formats, published, table
 from benchmark.report.group import group_runs
 from benchmark.report.terminal import print_table
 from benchmark.store import load_runs
@@ -29,7 +29,7 @@ def test_the_number_is_the_mean_over_tasks_in_percent(add_run, results):
     assert row["mean"] == pytest.approx(50.0)
     assert row["half_tasks"] == pytest.approx(1.96 * np.std([40, 50, 60, 50]) / 2)
     assert math.isnan(row["half_seeds"])
-    assert "50.00 ± 6.93" in table.markdown(group_runs(load_runs(results)))
+    assert "50.00 ± 6.93" in formats.markdown(group_runs(load_runs(results)))
 
 
 def test_published_numbers_have_a_column_of_their_own(add_run, results):
@@ -45,16 +45,17 @@ def test_published_numbers_have_a_column_of_their_own(add_run, results):
         "5-shot, paper (CIFAR-FS)",
         "5-shot, ours (controlled recipe)",
         "Meta-parameters",
+        "Meta-step, ms",
     ]
-    by_name = {line[0]: line for line in body}
-    assert by_name["MAML"][3] == "71.50 ± 1.00"
-    assert by_name["MAML (adapt=head)"][3] == "–"
-    assert by_name["MD"][1] == "–"
+    by_name = {line[0].text: line for line in body}
+    assert by_name["MAML"][3] == table.Place("71.50 ± 1.00", 71.5)
+    assert by_name["MAML (adapt=head)"][3].text == "–"
+    assert by_name["MD"][1].text == "–"
 
 
 def test_another_data_set_is_compared_with_miniimagenet_by_name(add_run, results):
     add_run("md", dataset="glyphs")
-    text = table.markdown(group_runs(load_runs(results)))
+    text = formats.markdown(group_runs(load_runs(results)))
     assert "1-shot, paper (miniImageNet)" in text
     assert "56.10 ± 1.43" in text
     assert "another data set" in text
@@ -62,7 +63,7 @@ def test_another_data_set_is_compared_with_miniimagenet_by_name(add_run, results
 
 def test_twenty_ways_have_no_published_number(add_run, results):
     add_run("md", ways=20)
-    assert "paper" not in table.markdown(group_runs(load_runs(results)))
+    assert "paper" not in formats.markdown(group_runs(load_runs(results)))
 
 
 def test_published_numbers_are_those_of_the_paper():
@@ -79,7 +80,7 @@ def test_recipes_stand_side_by_side(add_run, results):
     (one,) = table.tables(group_runs(load_runs(results)))
     header, body = table.grid(one)
     assert header[2:4] == ["1-shot, ours (controlled recipe)", "1-shot, ours (published recipe)"]
-    assert float(body[0][2].split()[0]) < float(body[0][3].split()[0])
+    assert body[0][2].value < body[0][3].value
 
 
 def test_seeds_and_tasks_are_kept_apart(add_run, results):
@@ -91,7 +92,7 @@ def test_seeds_and_tasks_are_kept_apart(add_run, results):
     assert row["half_tasks"] == pytest.approx(0.0)
     assert row["half_seeds"] == pytest.approx(4.302653 * 10 / math.sqrt(3), rel=1e-6)
     assert row["seeds"] == 3
-    assert "3 seeds, few" in table.markdown(groups)
+    assert "3 seeds, few" in formats.markdown(groups)
 
 
 def test_a_diverged_run_is_counted_and_never_averaged(add_run, results):
@@ -104,7 +105,7 @@ def test_a_diverged_run_is_counted_and_never_averaged(add_run, results):
     assert records["maml"]["runs_diverged"] == 1
     assert records["md"]["runs_diverged"] == 1
     assert math.isnan(records["md"]["mean"])
-    text = table.markdown(groups)
+    text = formats.markdown(groups)
     assert "1 diverged" in text
     assert "| diverged |" in text
     assert "diverged" in shown(results)
@@ -118,13 +119,13 @@ def test_an_evaluation_of_nan_is_diverged_and_not_zero(add_run, results):
     assert records["maml"]["runs_diverged"] == 1
     assert records["md"]["mean"] == pytest.approx(60.0)
     assert records["md"]["tasks_diverged"] == 1
-    assert "diverged on 1 of 3 tasks" in table.markdown(group_runs(load_runs(results)))
+    assert "diverged on 1 of 3 tasks" in formats.markdown(group_runs(load_runs(results)))
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "failed", "oom"])
 def test_a_run_without_a_result_says_why(add_run, results, state):
     add_run("maml", state=state)
-    assert state in table.markdown(group_runs(load_runs(results)))
+    assert state in formats.markdown(group_runs(load_runs(results)))
     assert state in shown(results)
 
 
@@ -135,7 +136,7 @@ def test_best_and_ties_are_bold_and_the_floor_is_not(add_run, results):
     add_run("md", accuracy=np.tile([0.1, 0.3], 25))
     frame = table.frame(group_runs(load_runs(results)))
     assert set(frame[frame["best_or_tied"]]["method"]) == {"maml", "metasgd"}
-    text = table.markdown(group_runs(load_runs(results)))
+    text = formats.markdown(group_runs(load_runs(results)))
     assert "**51.00 ± 2.77**" in text
     assert "**90.00" not in text
 
@@ -145,15 +146,15 @@ def test_an_unknown_method_keeps_its_name_and_comes_after_the_known(add_run, res
     add_run("md")
     (one,) = table.tables(group_runs(load_runs(results)))
     assert [method for method, _ in one.labels] == ["md", "my<b>_method"]
-    assert "my\\<b\\>\\_method" in table.markdown([*one.groups])
-    assert "my<b>\\_method" in table.latex([*one.groups])
+    assert "my\\<b\\>\\_method" in formats.markdown([*one.groups])
+    assert "my\\textless{}b\\textgreater{}\\_method" in formats.latex([*one.groups])
 
 
 def test_reconstructed_methods_are_marked_wherever_shown(add_run, results):
     add_run("ecml")
     groups = group_runs(load_runs(results))
-    assert "ECML \\*" in table.markdown(groups)
-    assert "ECML *" in table.latex(groups)
+    assert "ECML \\*" in formats.markdown(groups)
+    assert "ECML *" in formats.latex(groups)
     assert "reconstructed" in shown(results)
     assert "reconstructed" in table.frame(groups)["remark"][0]
 
@@ -190,15 +191,15 @@ def test_the_terminal_table_fits_and_a_pipe_gets_markdown(add_run, results):
 
 def test_nothing_to_show(results):
     assert "No runs" in shown(results)
-    assert "No runs" in table.markdown([])
+    assert "No runs" in formats.markdown([])
     assert table.frame([]).empty
-    assert "table1.csv" in table.latex([])
+    assert "table1.csv" in formats.latex([])
 
 
 def test_latex_compiles_in_shape(add_run, results):
     add_run("maml")
     add_run("md", shots=5)
-    text = table.latex(group_runs(load_runs(results)))
+    text = formats.latex(group_runs(load_runs(results)))
     assert text.count("\\toprule") == text.count("\\bottomrule") == 1
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len({line.count("&") for line in rows}) == 1

@@ -1,0 +1,80 @@
+"""The verbs that read results: ``report``, ``compare``, ``list runs``, ``export``. None of them needs torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+LEVELS = ("all", "runs", "tasks", "steps")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``report``."""
+    _add_results(parser)
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+
+
+def report(arguments: argparse.Namespace, console: Console) -> int:
+    """Print Table 1, then write the whole report and say where it is."""
+    from benchmark.report import build
+    from benchmark.report.terminal import print_table
+    from benchmark.store import load_runs
+
+    runs = load_runs(arguments.results)
+    print_table(runs, console)
+    for path in build.write(arguments.results, arguments.reports):
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``compare A B``."""
+    parser.add_argument("a", metavar="A", help="a method, a row's label in quotes, or a results folder")
+    parser.add_argument("b", metavar="B", help="another of the same kind")
+    _add_results(parser)
+
+
+def compare(arguments: argparse.Namespace, console: Console) -> int:
+    """Print the paired difference and the ratio of cost of two methods or two folders."""
+    from benchmark.report.compare import compare, show
+
+    show(compare(arguments.a, arguments.b, arguments.results), console)
+    return 0
+
+
+def list_runs(arguments: argparse.Namespace, console: Console) -> int:
+    """Print every run in ``arguments.results``."""
+    from benchmark.report.listing import print_runs
+    from benchmark.store import load_runs
+
+    print_runs(load_runs(arguments.results), console)
+    return 0
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``export``."""
+    _add_results(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="ends in .csv, .csv.gz or .parquet (needs pyarrow)"
+    )
+    parser.add_argument(
+        "--level", default="all", metavar="|".join(LEVELS),
+        help="one line for each number, run, test task or inner step; default: all",
+    )  # fmt: skip
+
+
+def export(arguments: argparse.Namespace, console: Console) -> int:
+    """Write one tidy table of everything."""
+    from benchmark.report.export import frame, write
+    from benchmark.store import load_runs
+
+    table = frame(load_runs(arguments.results), arguments.level)
+    write(table, arguments.output)
+    console.print(f"{arguments.output}: {len(table):,} lines", markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,153 @@
+"""Two methods of one results folder, or one folder against another: the paired difference and the ratio of cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from benchmark import statistics
+from benchmark.errors import UserError, nearest
+from benchmark.report import pairs, table
+from benchmark.report.group import Cell, Group, group_runs
+from benchmark.store import load_runs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """a against b at one place; `names` as they are printed, `row` as in pairs.csv, None without a common task."""
+
+    where: str
+    names: tuple[str, str]
+    cells: tuple[Cell, Cell]
+    row: pd.Series | None
+
+
+def compare(a: str, b: str, results: Path) -> list[Comparison]:
+    """Compare methods `a` and `b` (name, title or label) in `results`, or, if both are folders, their equal rows.
+
+    p-values are Holm-corrected over everything that is compared here. Raises :class:`UserError` for an unknown name,
+    an ambiguous one, and for two that share no place.
+    """
+    folders = Path(a).is_dir(), Path(b).is_dir()
+    if all(folders):
+        found = list(_folders(Path(a), Path(b)))
+    elif any(folders):
+        raise UserError(f"{a} and {b}: one is a folder and the other is not; give two methods or two result folders")
+    else:
+        found = list(_methods(a, b, group_runs(load_runs(results)), results))
+    if not found:
+        raise UserError(f"{a} and {b} have no data set, ways, shots and recipe in common; see 'list runs'")
+    known = [each.row["p"] if each.row is not None else math.nan for each in found]
+    for each, p in zip(found, statistics.holm(known), strict=True):
+        if each.row is not None:
+            each.row["p_holm"] = p
+    return found
+
+
+def _methods(a: str, b: str, groups: Sequence[Group], results: Path) -> Iterator[Comparison]:
+    labels = {row.label: row.method for group in groups for row in group.rows}
+    if not labels:
+        raise UserError(f"{results}: has no runs; make some with 'python -m benchmark run'")
+    one, two = (_label(name, labels) for name in (a, b))
+    if one == two:
+        raise UserError(f"{a} and {b} are the same row, {one}; name two different ones")
+    for group in groups:
+        for shots in group.shots:
+            cells = {cell.label: cell for cell in group.cells(shots)}
+            if one in cells and two in cells:
+                yield _comparison(group, cells[one], cells[two], (one, two))
+
+
+def _label(name: str, labels: dict[str, str]) -> str:
+    """The one label that `name` means: the label itself, else the method's only (or only plain) one."""
+    method = {"gd": "maml"}.get(name, name)
+    if name in labels:
+        return name
+    matching = [label for label, own in labels.items() if own == method or label.casefold() == name.casefold()]
+    plain = [label for label in matching if "(" not in label.removesuffix("(ours)").removesuffix("(floor)")]
+    if not matching:
+        words = sorted({*labels, *labels.values()})
+        raise UserError(
+            f"no run of {name!r}{nearest(name, words)}; there are {', '.join(sorted(set(labels.values())))}"
+        )
+    if len(matching) > 1 and len(plain) != 1:
+        raise UserError(f"{name} is several rows; name one of: {'; '.join(matching)}")
+    return plain[0] if len(plain) == 1 else matching[0]
+
+
+def _folders(a: Path, b: Path) -> Iterator[Comparison]:
+    other = {(group.dataset, group.ways, group.recipe): group for group in group_runs(load_runs(b))}
+    for group in group_runs(load_runs(a)):
+        match = other.get((group.dataset, group.ways, group.recipe))
+        for shots in group.shots if match else ():
+            assert match is not None
+            there = {cell.label: cell for cell in match.cells(shots)}
+            for cell in group.cells(shots):
+                if cell.label in there:
+                    names = (f"{cell.label} in {a}", f"{cell.label} in {b}")
+                    yield _comparison(group, cell, there[cell.label], names)
+
+
+def _comparison(group: Group, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
+    record = pairs.compare(group, a, b)
+    where = f"{group.ways}-way {a.shots}-shot {group.title}, {group.recipe} recipe"
+    return Comparison(where, names, (a, b), None if record is None else pd.Series(record, dtype=object))
+
+
+def show(found: Sequence[Comparison], console: Console) -> None:
+    """Print each comparison in a few lines."""
+    for each in found:
+        console.print(f"[bold]{each.where}[/bold]" if console.is_terminal else each.where, highlight=False)
+        for line in lines(each):
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def lines(each: Comparison) -> Iterator[str]:
+    """What there is to say of one comparison."""
+    for name, cell in zip(each.names, each.cells, strict=True):
+        yield f"{name}: {table.text(cell)}"
+    row = each.row
+    if row is None or not row["tasks"]:
+        yield "no task that both have a finite result on: nothing to compare"
+    else:
+        unit = "" if row["lower_is_better"] else " points"
+        yield (
+            f"difference {row['difference']:+.2f}{unit}, 95 % bootstrap [{row['low']:+.2f}, {row['high']:+.2f}], "
+            f"p (Holm) {pairs.p_text(row['p_holm'])}"
+        )
+        counts = (
+            f"larger on {row['wins']}, equal on {row['ties']}, smaller on {row['losses']} of {row['tasks']:,} tasks"
+        )
+        yield f"effect d {row['effect']:+.2f}; {counts}"
+        if row["seeds"] > 1:
+            yield f"over {row['seeds']} seeds: {row['difference']:+.2f} ± {row['half_seeds']:.2f}"
+        better = pairs.outcome(row)
+        names = {"a": each.names[0], "b": each.names[1]}
+        yield f"{names[better]} is better" if better else "no difference beyond chance"
+    shown = [f"{name} ×{value:.2f}" for name, value in ratios(*each.cells).items() if math.isfinite(value)]
+    if shown:
+        yield f"cost ratio: {', '.join(shown)}"
+
+
+def ratios(a: Cell, b: Cell) -> dict[str, float]:
+    """Cost of a over cost of b: training time of a meta-step, measuring time of a task, meta-parameters."""
+    costs = {
+        "meta-step": (a.train_ms, b.train_ms),
+        "measuring": (_measuring(a), _measuring(b)),
+        "meta-parameters": (a.mean_status("meta_parameters"), b.mean_status("meta_parameters")),
+    }
+    return {name: one / two if two else math.nan for name, (one, two) in costs.items()}
+
+
+def _measuring(cell: Cell) -> float:
+    """Seconds of measuring per test task, mean over seeds."""
+    kept = dataclasses.replace(cell, runs=cell.measured)
+    return (
+        kept.mean_status("wall_s", "evaluate") * len(kept.runs) / len(cell.by_task) if len(cell.by_task) else math.nan
+    )

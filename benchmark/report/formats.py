@@ -1,0 +1,84 @@
+"""Tables as Markdown and as LaTeX with booktabs. Names from results are escaped; only best places are set in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmark.report.group import Group
+from benchmark.report.table import Place, grid, notes, seeds_grid, tables
+
+
+def markdown(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> str:
+    """All tables in Markdown, with their notes and, where there are several seeds, the intervals over seeds."""
+    parts = ["# Table 1"]
+    for table in tables(groups, step_ms):
+        parts += [f"## {escape_markdown(table.title)}", markdown_table(*grid(table))]
+        seeded = seeds_grid(table)
+        if seeded:
+            parts += ["Over seeds (Student's t, 95 %):", markdown_table(*seeded)]
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in notes(table)))
+    if len(parts) == 1:
+        parts.append("No runs.")
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[Place | str]], *, numbers: bool = True) -> str:
+    """A Markdown table, first column to the left, the others to the right if `numbers`; everything is escaped."""
+    lines = [
+        [escape_markdown(entry) for entry in header],
+        ["---"] + ["---:" if numbers else "---"] * (len(header) - 1),
+        *([_markdown_place(entry) for entry in line] for line in body),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _markdown_place(entry: Place | str) -> str:
+    if isinstance(entry, str):
+        return escape_markdown(entry)
+    return f"**{escape_markdown(entry.text)}**" if entry.best else escape_markdown(entry.text)
+
+
+def escape_markdown(entry: str) -> str:
+    """`entry` on one line with every sign that Markdown would act on made harmless."""
+    for sign in "\\`|<>[]_*":
+        entry = entry.replace(sign, "\\" + sign)
+    return " ".join(entry.split())
+
+
+def latex(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> str:
+    """All tables in LaTeX with booktabs; each a ``table`` environment of its own."""
+    parts = ["% Needs \\usepackage{booktabs}. Written by the report; numbers are those of table1.csv."]
+    for number, table in enumerate(tables(groups, step_ms), start=1):
+        header, body = grid(table)
+        lines = [
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{escape_latex(table.title)}. {escape_latex(' '.join(notes(table)))}}}",
+            f"  \\label{{tab:results-{number}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            "    \\toprule",
+            "    " + " & ".join(escape_latex(entry) for entry in header) + " \\\\",
+            "    \\midrule",
+            *("    " + " & ".join(_latex_place(entry) for entry in line) + " \\\\" for line in body),
+            "    \\bottomrule",
+            "  \\end{tabular}",
+            "\\end{table}",
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_place(entry: Place) -> str:
+    return f"\\textbf{{{escape_latex(entry.text)}}}" if entry.best else escape_latex(entry.text)
+
+
+LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "√": "$\\surd$",
+    "σ": "$\\sigma$", "×": "$\\times$", "α": "$\\alpha$", "<": "\\textless{}", ">": "\\textgreater{}", "\n": " ",
+}  # fmt: skip
+
+
+def escape_latex(entry: str) -> str:
+    """`entry` with every sign that LaTeX would act on made harmless."""
+    return "".join(LATEX.get(sign, sign) for sign in entry)

@@ -1,0 +1,203 @@
+"""compare, export, list runs: what they print and write, and what they say to wrong input; and none needs torch."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from benchmark.errors import UserError
+from benchmark.report import cli, export
+from benchmark.report.compare import compare, ratios
+from benchmark.report.published import TITLES
+from benchmark.store import load_runs
+from tests.report.builder import build_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def said(verb, **arguments):
+    out = io.StringIO()
+    assert verb(argparse.Namespace(**arguments), Console(file=out, width=80)) == 0
+    return out.getvalue()
+
+
+def test_compare_two_methods(add_run, results):
+    add_run(
+        "maml", accuracy=np.full(50, 0.5), status={"meta_parameters": 100, "wall_s": {"train": 10.0, "evaluate": 5.0}}
+    )
+    add_run("md", accuracy=np.tile([0.55, 0.65], 25), status={"meta_parameters": 300, "wall_s": {"train": 15.0}})
+    text = said(cli.compare, a="md", b="maml", results=results)
+    assert "5-way 1-shot glyphs, controlled recipe" in text
+    assert "difference +10.00 points" in text
+    assert "larger on 50, equal on 0, smaller on 0 of 50 tasks" in text
+    assert "MD is better" in text
+    assert "meta-step ×1.50, meta-parameters ×3.00" in text
+    (one,) = compare("gd", "MD", results)
+    assert one.names == ("MAML", "MD")
+    assert ratios(*one.cells)["meta-parameters"] == pytest.approx(1 / 3)
+
+
+def test_compare_two_folders(tmp_path):
+    for name, mean in (("before", 0.5), ("after", 0.5)):
+        build_run(tmp_path / name, "maml", mean=mean)
+        build_run(tmp_path / name, "md", mean=mean + 0.1 * (name == "after"))
+    text = said(cli.compare, a=str(tmp_path / "after"), b=str(tmp_path / "before"), results=tmp_path)
+    assert "no difference beyond chance" in text
+    assert f"MD in {tmp_path / 'after'} is better" in text
+
+
+def test_compare_says_what_it_cannot_compare(add_run, results, tmp_path):
+    with pytest.raises(UserError, match="no runs"):
+        compare("md", "maml", results)
+    add_run("maml")
+    add_run("md", shots=5)
+    add_run("metasgd", channels=16)
+    add_run("metasgd", channels=32)
+    add_run("warpgrad", state="diverged")
+    with pytest.raises(UserError, match=r"no run of 'mamll' .did you mean 'maml'"):
+        compare("mamll", "md", results)
+    with pytest.raises(UserError, match="in common"):
+        compare("md", "maml", results)
+    with pytest.raises(UserError, match="the same row"):
+        compare("maml", "gd", results)
+    with pytest.raises(UserError, match=r"several rows.*MetaSGD \(channels=16\); MetaSGD \(channels=32\)"):
+        compare("metasgd", "maml", results)
+    with pytest.raises(UserError, match="one is a folder"):
+        compare(str(results), "maml", results)
+    with pytest.raises(UserError, match="no such results folder"):
+        compare("md", "maml", tmp_path / "nowhere")
+    assert "nothing to compare" in said(cli.compare, a="warpgrad", b="maml", results=results)
+    assert "MetaSGD" in said(cli.compare, a="MetaSGD (channels=16)", b="maml", results=results)
+
+
+def test_export_holds_everything_once(add_run, results, tmp_path):
+    add_run("maml", tasks=7, trace_steps=5)
+    add_run("pixels", tasks=7)
+    add_run("md", tasks=7, state="diverged")
+    path = tmp_path / "all.csv"
+    assert "lines" in said(cli.export, results=results, output=path, level="all")
+    table = pd.read_csv(path)
+    run = next(run for run in load_runs(results) if run.spec["method"] == "maml")
+    mine = table[table["run"] == run.name]
+    for quantity, column in (("accuracy", "accuracy"), ("nll", "nll")):
+        chosen = mine[mine["quantity"] == quantity].sort_values("task")
+        np.testing.assert_array_equal(chosen["value"], run.evaluation[column])
+    chosen = mine[(mine["quantity"] == "grad_norm") & (mine["step"] == 3)].sort_values("task")
+    np.testing.assert_array_equal(chosen["value"], run.evaluation["grad_norm_3"])
+    assert len(mine[mine["quantity"] == "support_nll"]) == 7 * 6
+    losses = mine[mine["quantity"] == "training.loss"].sort_values("iteration")
+    np.testing.assert_array_equal(losses["value"], run.training["loss"])
+    assert set(table[table["method"] == "md"]["state"]) == {"diverged"}
+    assert not table.duplicated(["run", "task", "step", "iteration", "quantity"]).any()
+
+
+def test_export_levels(add_run, results):
+    add_run("maml", tasks=7, trace_steps=5, options={"adapt": "head"})
+    runs = load_runs(results)
+    wide = export.frame(runs, "runs")
+    assert wide["spec.channels"][0] == 32
+    assert wide["status.wall_s.train"][0] == 100.0
+    assert wide["environment.torch"][0] == "2.14.1"
+    assert wide["spec.options.adapt"][0] == "head"
+    assert len(export.frame(runs, "tasks")) == 7
+    steps = export.frame(runs, "steps")
+    assert len(steps) == 7 * 6
+    first = steps[(steps["task"] == 2) & (steps["step"] == 4)]
+    assert first["support_nll"].iloc[0] == runs[0].evaluation["support_nll_4"][2]
+    with pytest.raises(UserError, match="level 'task' is unknown"):
+        export.frame(runs, "task")
+    assert export.frame([], "tasks").empty
+
+
+def test_export_forms(add_run, results, tmp_path, monkeypatch):
+    add_run("maml", tasks=3)
+    table = export.frame(load_runs(results), "tasks")
+    export.write(table, tmp_path / "deep" / "x.csv.gz")
+    assert len(pd.read_csv(tmp_path / "deep" / "x.csv.gz")) == 3
+    with pytest.raises(UserError, match="end the name in"):
+        export.write(table, tmp_path / "x.xlsx")
+
+    def refuse(self, *_, **__):
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", refuse)
+    with pytest.raises(UserError, match="pip install pyarrow"):
+        export.write(table, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="cannot be written"):
+        export.write(table, tmp_path / "deep" / "x.csv.gz" / "y.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "deep"}
+
+
+def test_parquet_round_trip(add_run, results, tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    add_run("maml", tasks=3)
+    table = export.frame(load_runs(results), "all")
+    export.write(table, tmp_path / "x.parquet")
+    assert len(pd.read_parquet(tmp_path / "x.parquet")) == len(table)
+
+
+def test_list_runs(add_run, results):
+    add_run("maml", accuracy=np.full(10, 0.5))
+    add_run("md", state="diverged")
+    out = io.StringIO()
+    cli.list_runs(argparse.Namespace(results=results), Console(file=out, width=200))
+    assert "50.00" in out.getvalue()
+    assert "diverged" in out.getvalue()
+    out = io.StringIO()
+    cli.list_runs(argparse.Namespace(results=results), Console(file=out, width=80))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+def test_report_verb_prints_the_table_and_the_files(add_run, results, tmp_path):
+    add_run("maml", tasks=20)
+    text = said(cli.report, results=results, reports=tmp_path / "reports")
+    assert "| MAML" in text
+    assert str(tmp_path / "reports" / "index.html") in text
+
+
+def test_the_reading_path_needs_no_torch():
+    script = (
+        "import sys, argparse\n"
+        "sys.modules['torch'] = None\n"
+        "from benchmark import report, statistics\n"
+        "from benchmark.report import build, cli, compare, export, listing, terminal\n"
+        "assert 'optimizers' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_verbs_are_declared_without_loading_anything_heavy():
+    script = (
+        "import sys, argparse\n"
+        "from benchmark.report import cli\n"
+        "for add in (cli.add_report_arguments, cli.add_compare_arguments, cli.add_export_arguments):\n"
+        "    add(argparse.ArgumentParser())\n"
+        "assert not {'pandas', 'matplotlib', 'scipy', 'numpy', 'torch'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.long
+def test_a_report_over_two_hundred_runs_takes_less_than_thirty_seconds(tmp_path):
+    methods = [method for method in TITLES if method != "pixels"]
+    for dataset in ("glyphs", "cifar-fs"):
+        for shots in (1, 5):
+            for method in methods:
+                for seed in range(5):
+                    build_run(tmp_path / "results", method, dataset=dataset, shots=shots, seed=seed, tasks=1000)
+    began = time.monotonic()
+    script = (
+        f"from pathlib import Path; from benchmark import report; report.write(Path({str(tmp_path / 'results')!r}), "
+    )
+    script += f"Path({str(tmp_path / 'reports')!r}))"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    assert time.monotonic() - began < 30
