@@ -19,13 +19,12 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.report.group import group_runs, trace
+from benchmark.report.group import TRACES, group_runs, trace
 from benchmark.store import Run
 
 LEVELS = ("all", "runs", "tasks", "steps")
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 PLACE = ("dataset", "ways", "shots", "recipe", "method", "seed")
-TRACES = ("support_nll", "grad_norm")
 
 
 def frame(runs: Sequence[Run], level: str = "all") -> pd.DataFrame:

@@ -5,8 +5,8 @@ optional: a report without them says that there is no evidence. Columns that are
 
 ``geometry.csv``: one row for each map that was looked at.
     method; run (name of the run whose checkpoint it is, empty at the start); stage (``start`` or ``trained``);
-    parameters (d); min_eigenvalue and max_eigenvalue of the symmetric part of the Jacobian; asymmetry
-    ‖J − Jᵀ‖/‖J‖; condition; cosine (between update and negative gradient).
+    parameters (d); least and greatest (eigenvalues of the symmetric part of the Jacobian J); residual (how far the
+    least may be off); asymmetry ‖J − Jᵀ‖/2‖J‖; condition; cosine (between update and negative gradient).
 
 ``timing.csv``: one row for each method and size.
     method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
@@ -25,8 +25,8 @@ from benchmark.errors import UserError
 from benchmark.report.published import method_order
 
 GEOMETRY = {
-    "method": "str", "run": "str", "stage": "str", "parameters": "float", "min_eigenvalue": "float",
-    "max_eigenvalue": "float", "asymmetry": "float", "condition": "float", "cosine": "float",
+    "method": "str", "run": "str", "stage": "str", "parameters": "float", "least": "float", "greatest": "float",
+    "residual": "float", "asymmetry": "float", "condition": "float", "cosine": "float",
 }  # fmt: skip
 TIMING = {
     "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",

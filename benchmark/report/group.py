@@ -26,6 +26,9 @@ NOT_KNOBS = {"name", "method", "options", "dataset", "ways", "shots", "seed", "r
 NEUTRAL = {"adapt": "all", "first_order": False}
 """Options of every method whose usual value needs no mention."""
 
+TRACES = ("support_nll", "grad_norm")
+"""What is recorded at every inner step."""
+
 FLOOR = "pixels"
 """The method without training that stands below all others."""
 
@@ -86,8 +89,15 @@ class Cell:
         means = [statistics.task_interval(scores(run)).mean for run in self.measured]
         return statistics.seed_interval(means) if means else None
 
-    def traces(self, column: str) -> pd.DataFrame | None:
-        """The trace ``support_nll`` or ``grad_norm`` of every task, [(seed, task), K+1]; None where not recorded."""
+    @functools.cached_property
+    def _traces(self) -> dict[str, pd.DataFrame | None]:
+        return {column: self._joined(column) for column in TRACES}
+
+    @functools.cached_property
+    def _bands(self) -> dict[str, Band]:
+        return {name: statistics.band(found.to_numpy()) for name, found in self._traces.items() if found is not None}
+
+    def _joined(self, column: str) -> pd.DataFrame | None:
         parts = {}
         for run in self.measured:
             found = trace(run, column)
@@ -98,10 +108,13 @@ class Cell:
             return None
         return pd.concat(parts, names=["seed"], join="inner")  # the steps that all seeds recorded
 
+    def traces(self, column: str) -> pd.DataFrame | None:
+        """The trace ``support_nll`` or ``grad_norm`` of every task, [(seed, task), K+1]; None where not recorded."""
+        return self._traces[column]
+
     def band(self, column: str) -> Band | None:
         """The trace over all tasks of all seeds, with its band; None where it was not recorded."""
-        traces = self.traces(column)
-        return None if traces is None else statistics.band(traces.to_numpy())
+        return self._bands.get(column)
 
     @functools.cached_property
     def by_task(self) -> pd.Series:

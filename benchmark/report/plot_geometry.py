@@ -12,7 +12,7 @@ from benchmark.report.published import method_title
 from benchmark.report.style import GUIDE, looks
 
 MEASURES = (
-    ("min_eigenvalue", "smallest eigenvalue of\n(J + Jᵀ)/2", "symlog"),
+    ("least", "smallest eigenvalue of\n(J + Jᵀ)/2", "symlog"),
     ("asymmetry", "asymmetry ‖J − Jᵀ‖/‖J‖", "linear"),
     ("condition", "condition number", "log"),
     ("cosine", "cosine of update and −∇L", "linear"),
@@ -45,7 +45,7 @@ def geometry(findings: Findings) -> Drawing | None:
                     markerfacecolor=look.color if trained else "white",
                 )  # fmt: skip
                 told.append(f"{method_title(method)}, {row['stage'] or 'unknown stage'}: {column} {value:.3g}.")
-        if column in ("min_eigenvalue", "asymmetry", "cosine"):
+        if column in ("least", "asymmetry", "cosine"):
             axis.axvline(0, color=GUIDE, linewidth=0.9, zorder=0)
         if scale == "log" or (scale == "symlog" and table[column].abs().max() > 100):
             axis.set_xscale(scale)

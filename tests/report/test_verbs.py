@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -187,17 +187,18 @@ def test_verbs_are_declared_without_loading_anything_heavy():
 
 
 @pytest.mark.long
-def test_a_report_over_two_hundred_runs_takes_less_than_thirty_seconds(tmp_path):
+def test_a_report_over_two_hundred_runs_takes_less_than_thirty_cpu_seconds(tmp_path):
     methods = [method for method in TITLES if method != "pixels"]
     for dataset in ("glyphs", "cifar-fs"):
         for shots in (1, 5):
             for method in methods:
                 for seed in range(5):
                     build_run(tmp_path / "results", method, dataset=dataset, shots=shots, seed=seed, tasks=1000)
-    began = time.monotonic()
+    began = os.times()
     script = (
-        f"from pathlib import Path; from benchmark import report; report.write(Path({str(tmp_path / 'results')!r}), "
+        "import sys; from pathlib import Path; from benchmark import report; report.write(*map(Path, sys.argv[1:]))"
     )
-    script += f"Path({str(tmp_path / 'reports')!r}))"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
-    assert time.monotonic() - began < 30
+    folders = [str(tmp_path / "results"), str(tmp_path / "reports")]
+    subprocess.run([sys.executable, "-c", script, *folders], cwd=ROOT, check=True)
+    ended = os.times()
+    assert ended.children_user - began.children_user + ended.children_system - began.children_system < 30
