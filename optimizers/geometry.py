@@ -129,7 +129,7 @@ def describe(linear: Linear, *, iterations: int = 80, probes: int = 8, seed: int
         least=least,
         greatest=greatest,
         residual=residual,
-        asymmetry=(skew / total) ** 0.5 / 2,
+        asymmetry=(skew / total) ** 0.5 / 2 if total else 0.0,
         condition=(high / low) ** 0.5 if low > 0 else float("inf"),
     )
 

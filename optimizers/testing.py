@@ -10,7 +10,7 @@ method: no data set, no training. What was measured comes back as a list of :cla
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from optimizers.base import Card, InnerOptimizer, Params, State
 from optimizers.stopgrad import hold
 
 Factory = Callable[[nn.Module], InnerOptimizer]
-STEPS = 3
+STEPS = 2
 
 
 class ContractViolation(AssertionError):
@@ -118,10 +118,9 @@ def walk(
         return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
 
 
-def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None, *, graph: bool = True) -> Tensor:
-    """The objective after the kit's inner loop; without `graph` only its value is kept."""
-    loss = optimizer.objective(task, walk(optimizer, task, noise, graph=True))
-    return loss if graph else loss.detach()
+def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None) -> Tensor:
+    """The objective after the kit's inner loop, with its graph."""
+    return optimizer.objective(task, walk(optimizer, task, noise, graph=True))
 
 
 def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None) -> dict[str, Tensor]:
@@ -132,27 +131,42 @@ def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | No
 
 
 def finite_differences(
-    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, epsilon: float = 1e-5, seed: int = 0
+    optimizer: InnerOptimizer,
+    gradients: Mapping[str, Tensor],
+    value: Callable[[], Tensor],
+    *,
+    epsilon: float = 1e-5,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Per meta-parameter: derivative along a random direction by the meta-gradient, and by central differences.
+    """Per meta-parameter: the derivative of `value` along a random direction by `gradients`, and by differences.
 
-    Stopped gradients are held at their values, so that the differences are those of the same function.
+    `value()` evaluates the scalar whose meta-gradient `gradients` claims to be; the differences are central, with step
+    `epsilon`. Stopped gradients are held at their values, so that both speak of the same function.
     """
     generator = torch.Generator().manual_seed(seed)
-    gradients = meta_gradient(optimizer, task, noise)
     found: dict[str, tuple[float, float]] = {}
-    for name, parameter in optimizer.named_parameters():
-        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
-        kept, values = parameter.detach().clone(), []
-        with hold() as held:
-            outer_loss(optimizer, task, noise, graph=False)
+    with hold() as held:
+        value()
+        for name, parameter in optimizer.named_parameters():
+            direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            kept, ends = parameter.detach().clone(), []
             for sign in (1, -1):
                 held.again()
                 parameter.data = kept + sign * epsilon * direction
-                values.append(float(outer_loss(optimizer, task, noise, graph=False)))
-        parameter.data = kept
-        found[name] = float((gradients[name] * direction).sum()), (values[0] - values[1]) / (2 * epsilon)
+                ends.append(value().item())
+            parameter.data = kept
+            found[name] = float((gradients[name] * direction).sum()), (ends[0] - ends[1]) / (2 * epsilon)
     return found
+
+
+def worst_difference(pairs: Mapping[str, tuple[float, float]], *, floor: float = 1e-3) -> tuple[float, str]:
+    """The largest |a − b| / max(|a|, |b|, floor) over :func:`finite_differences`, and where; a NaN is the worst."""
+    worst, where = 0.0, ""
+    for name, (exact, numeric) in pairs.items():
+        error = abs(exact - numeric) / max(abs(exact), abs(numeric), floor)
+        if not error <= worst:
+            worst, where = error, f"{name}: meta-gradient {exact:.6e}, differences {numeric:.6e}"
+    return worst, where
 
 
 def perturb(optimizer: InnerOptimizer, scale: float = 0.1, seed: int = 1) -> None:

@@ -1,0 +1,185 @@
+"""The verb ``verify``: what was checked of each method, and how far off it was.
+
+Two parts. *Derivatives*, on a small CNN4 in float64: the meta-gradient against finite differences, against the library
+`higher` (for maml), against vmap; MAML's trajectory where the card claims it; the rules of the contract; and how many
+meta-parameters get exactly no gradient. *Geometry* of the learned update: is it monotone, is it symmetric, how is it
+conditioned, does it go downhill; at the start, at random meta-parameters, and at the checkpoints of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import optimizers
+from benchmark import data, store
+from benchmark.adapt import adapt, support_gradient
+from benchmark.errors import UserError
+from benchmark.evaluate import draw_noise, to_device
+from benchmark.metagrad import Task, tasks
+from benchmark.spec import RunSpec
+from benchmark.verify_derivatives import STEPS, Record, derivatives, draw, random_batch, small
+from optimizers import geometry, testing
+from optimizers.base import InnerOptimizer, Params
+from optimizers.mirror import DualDescent
+
+__all__ = ["Record", "verify"]
+
+
+def verify(
+    methods: Sequence[str],
+    checkpoints: Sequence[Path] | None = None,
+    *,
+    console: Console | None = None,
+    data_root: Path | None = None,
+) -> list[Record]:
+    """Check `methods` by name, and the geometry at `checkpoints`, the directories of trained runs of any method.
+
+    Tables go to `console` as they are ready. All records are returned; the caller asks whether all passed.
+    """
+    console = console or Console(width=200)
+    try:
+        names = [optimizers.resolve(name) for name in methods]
+    except optimizers.UnknownMethod as error:
+        raise UserError(str(error)) from None
+    found: list[Record] = []
+    for name in names:
+        rows = list(derivatives(name))
+        found += rows
+        table = Table("check", "", "off by", "detail", title=name, title_justify="left", box=None)
+        for row in rows:
+            off = "" if row.value is None else f"{row.value:.1e}" if isinstance(row.value, float) else f"{row.value:,}"
+            table.add_row(row.check, "pass" if row.passed else "FAIL", off, row.detail)
+        console.print(table, "")
+    rows = [_counter_example(), *(row for name in names for row in _untrained(name))]
+    rows += [_trained(Path(path), data_root) for path in checkpoints or ()]
+    console.print(_geometry_table(rows))
+    failed = [row for row in found + rows if not row.passed]
+    total = len(found) + len(rows)
+    console.print(f"\n{total - len(failed)} of {total} checks passed", highlight=False)
+    for row in failed:
+        console.print(f"FAIL {row.method}: {row.check}: {row.detail}", markup=False, highlight=False)
+    return found + rows
+
+
+# Geometry
+
+
+def _counter_example() -> Record:
+    """φ₁ = z₁, φ₂ = z₂ + 3 z₁: the instrument must find −0.5."""
+
+    class Map(nn.Module):
+        def forward(self, z: Params) -> Params:
+            first, second = z["z"].unbind()
+            return {"z": torch.stack([first, second + 3 * first])}
+
+    class Toy(DualDescent):
+        card = optimizers.card("md")
+
+    network = nn.Module()
+    network.register_parameter("z", nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    method = Toy(network)
+    method.g = Map()
+    grads = {"z": torch.tensor([1.0, -1.0], dtype=torch.float64)}
+    found = geometry.describe(geometry.of_update(method, method.init_state(), grads))
+    right = abs(found.least + 0.5) < 1e-9 and not found.monotone and not found.symmetric
+    angle = geometry.cosine(method, method.init_state(), grads)
+    return Record("counter-example", "z₂ + 3 z₁", right, "expected −0.5", geometry=found, cosine=angle)
+
+
+def _untrained(name: str) -> Iterator[Record]:
+    for where, scale in (("start", 0.0), ("random θ", 0.1)):
+        optimizer = small(name)
+        testing.perturb(optimizer, scale)
+        record = _measure(name, where, optimizer, tasks(random_batch(2)), draw(optimizer, 2))
+        found = record.geometry
+        identity = scale == 0 and optimizer.card.starts_as_maml
+        assert found is not None
+        wrong = identity and not (found.symmetric and abs(found.least - 1) < 1e-8 and abs(found.greatest - 1) < 1e-8)
+        yield replace(record, passed=False, detail="expected the identity") if wrong else record
+
+
+def _trained(path: Path, data_root: Path | None) -> Record:
+    """The geometry at the best checkpoint of a run, on two tasks of its test split."""
+    from benchmark.runner import build
+
+    spec = RunSpec.from_dict(store.load_run(path).spec)
+    payload, _ = store.read_latest_checkpoint(path / "checkpoint.pt")
+    if payload is None:
+        raise UserError(f"{path}: no checkpoint.pt; run it here first: checkpoints are not committed")
+    dataset = data.load(spec.dataset, data_root)
+    optimizer = build(spec, dataset.image_shape, torch.device("cpu"))
+    optimizer.load_state_dict(payload["best"] or payload["meta_parameters"])
+    batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, range(2))
+    noise = draw_noise(optimizer, spec, "test", range(2), torch.device("cpu"))
+    each = tasks(to_device(batch, torch.device("cpu"), spec))
+    doubled = [Task(*(t.double() if t.is_floating_point() else t for t in vars(task).values())) for task in each]
+    return _measure(spec.method, path.name, optimizer.double(), doubled, noise, steps=spec.steps)
+
+
+def _measure(
+    name: str, where: str, optimizer: InnerOptimizer, each: list[Task], noise: Tensor | None, steps: int = STEPS
+) -> Record:
+    """The worst over the first and the last point of every task."""
+    maps, cosines = [], []
+    for t, task in enumerate(each):
+        for k in (0, steps):
+            drawn = None if noise is None else noise[t]
+            state = adapt(optimizer, task.support_x, task.support_y, k, noise=drawn, trace=False).state
+            with torch.no_grad():
+                point = optimizer.params(state)
+            _, grads = support_gradient(optimizer, point, task.support_x, task.support_y, create_graph=False)
+            maps.append(geometry.describe(geometry.of_update(optimizer, state, grads), iterations=60))
+            cosines.append(geometry.cosine(optimizer, state, grads))
+    worst = min(maps, key=lambda found: found.least)
+    worst = geometry.Geometry(
+        least=worst.least,
+        greatest=max(found.greatest for found in maps),
+        residual=worst.residual,
+        asymmetry=max(found.asymmetry for found in maps),
+        condition=max(found.condition for found in maps),
+    )
+    kept = name != "md-convex" or (worst.monotone and worst.symmetric)
+    detail = "" if kept else "expected monotone and symmetric"
+    return Record(name, where, kept, detail, geometry=worst, cosine=min(cosines))
+
+
+def _geometry_table(rows: Sequence[Record]) -> Table:
+    title = "geometry of the update: the worst over points and tasks (M = −(1/α) ∂φ⁺/∂G; S its symmetric part)"
+    columns = (
+        "method",
+        "at",
+        "λ_min(S)",
+        "±",
+        "λ_max(S)",
+        "monotone",
+        "asymmetry",
+        "gradient of a function",
+        "σ ratio ≥",
+    )
+    table = Table(*columns, "cos(step, −G)", "", title=title, title_justify="left", box=None)
+    for row in rows:
+        found = row.geometry
+        if found is None:
+            table.add_row(row.method, row.check, *[""] * 8, row.detail)
+            continue
+        table.add_row(
+            row.method,
+            row.check,
+            f"{found.least:.4f}",
+            f"{found.residual:.0e}",
+            f"{found.greatest:.4f}",
+            "yes" if found.monotone else "no",
+            f"{found.asymmetry:.1e}",
+            "yes" if found.symmetric else "no",
+            f"{found.condition:.3g}",
+            "" if row.cosine is None else f"{row.cosine:.4f}",
+            "pass" if row.passed else f"FAIL, {row.detail}",
+        )
+    return table

@@ -1,0 +1,99 @@
+"""``verify``: what it prints and returns, at the start and at a checkpoint, and that a fault fails."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+import optimizers
+from benchmark import verify as verb
+from benchmark import verify_derivatives
+from benchmark.errors import UserError
+from optimizers.gd import GradientDescent
+
+FAST = ("contract", "loop = finite differences", "loop = vmap", "loop = higher", "starts as MAML", "no gradient at all")
+
+
+def run(*methods, **options):
+    out = io.StringIO()
+    records = verb.verify(methods, console=Console(file=out, width=200), **options)
+    return {(r.method, r.check): r for r in records}, out.getvalue()
+
+
+def test_a_sound_method_passes_every_check():
+    records, text = run("gd")
+    assert [check for method, check in records if method == "maml"] == [*FAST, "start", "random θ"]
+    assert all(record.passed for record in records.values())
+    assert records["maml", "loop = higher"].value < 1e-12
+    assert records["counter-example", "z₂ + 3 z₁"].geometry.least == pytest.approx(-0.5)
+    assert records["maml", "start"].cosine == pytest.approx(1)
+    assert "9 of 9 checks passed" in text
+    assert "-0.5000" in text
+
+
+def test_dead_meta_parameters_are_counted():
+    released, trains = (verify_derivatives._dead(name) for name in ("md-released", "md"))
+    assert released.passed  # its card says so
+    assert trains.passed
+    assert released.value / 859_391 == pytest.approx(0.9, abs=0.02)  # nine tenths of θ_g
+    assert trains.value / 859_391 < 0.01
+    assert "24 whole tensors" in released.detail
+    assert "0 whole tensors" in trains.detail
+
+
+def test_faults_fail_and_the_other_checks_still_run():
+    class Fault(GradientDescent):
+        """Detaches, doubles the step and says it is MAML."""
+
+        card = dataclasses.replace(GradientDescent.card)
+
+        def step(self, state, grads):
+            return super().step(state, {name: 2 * g.detach() for name, g in grads.items()})
+
+    optimizers.register("fault", Fault)
+    try:
+        records, text = run("fault")
+    finally:
+        optimizers.unregister("fault")
+    failed = {check for (_, check), record in records.items() if not record.passed}
+    assert failed == {"contract", "loop = finite differences", "starts as MAML", "start"}
+    assert "FAIL fault: contract: ContractViolation: rule 'differences' is broken" in text
+
+
+def test_unknown_method():
+    with pytest.raises(UserError, match="did you mean 'maml'"):
+        verb.verify(["mamal"])
+
+
+@pytest.fixture(scope="module")
+def trained(command, tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    words = ["run", "--methods", "md-convex", "--results", results, "--iterations", "2", "--tasks", "2"]
+    words += ["--validation-tasks", "2", "--channels", "4", "--steps", "1", "--workers", "1"]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    return next(path for path in results.iterdir() if "md-convex" in path.name)
+
+
+def test_geometry_at_a_checkpoint(trained, data_root):
+    out = io.StringIO()
+    (record,) = (
+        r
+        for r in verb.verify([], [trained], console=Console(file=out, width=200), data_root=data_root)
+        if r.method == "md-convex"
+    )
+    assert record.passed
+    assert record.geometry.monotone
+    assert record.geometry.symmetric
+    assert record.geometry.least != pytest.approx(1, abs=1e-6)  # it is the learned map, not its start
+    assert trained.name in out.getvalue()
+
+
+def test_checkpoint_that_is_not_there(trained, tmp_path):
+    copy = tmp_path / trained.name
+    copy.mkdir()
+    for name in ("spec.json", "status.json"):
+        (copy / name).write_bytes((trained / name).read_bytes())
+    with pytest.raises(UserError, match=r"no checkpoint\.pt"):
+        verb.verify([], [copy], console=Console(file=io.StringIO()))
