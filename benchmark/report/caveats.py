@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmark import statistics
-from benchmark.report.group import FLOOR, Group
+from benchmark.report.cell import FLOOR
+from benchmark.report.group import Group
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
 from benchmark.report.verdict import join
 from benchmark.store import Run

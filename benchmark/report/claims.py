@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from benchmark.report import claims_map, claims_trace
+from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.findings import Findings
 from benchmark.report.formats import escape_markdown, markdown_table
-from benchmark.report.group import FLOOR, Cell, Group
+from benchmark.report.group import Group
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import MINIIMAGENET, method_title
 from benchmark.report.table import Place

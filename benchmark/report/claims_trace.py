@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.report.group import Cell
+from benchmark.report.cell import Cell
 from benchmark.report.verdict import FAILS, HOLDS, UNKNOWN, Check, below, told
 from benchmark.statistics import Paired
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from benchmark import statistics
 from benchmark.errors import UserError, nearest
-from benchmark.report import pairs, table
-from benchmark.report.group import Cell, Group, group_runs
+from benchmark.report import pairs, words
+from benchmark.report.cell import Cell
+from benchmark.report.group import Group, group_runs
 from benchmark.store import load_runs
 
 
@@ -111,7 +112,7 @@ def show(found: Sequence[Comparison], console: Console) -> None:
 def lines(each: Comparison) -> Iterator[str]:
     """What there is to say of one comparison."""
     for name, cell in zip(each.names, each.cells, strict=True):
-        yield f"{name}: {table.text(cell)}"
+        yield f"{name}: {words.text(cell)}"
     row = each.row
     if row is None or not row["tasks"]:
         yield "no task that both have a finite result on: nothing to compare"

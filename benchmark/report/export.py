@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.report.group import TRACES, group_runs, trace
+from benchmark.report.cell import TRACES, trace
+from benchmark.report.group import group_runs
 from benchmark.store import Run
 
 LEVELS = ("all", "runs", "tasks", "steps")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.group import Cell, Group
+from benchmark.report.cell import Cell
+from benchmark.report.group import Group
 from benchmark.report.style import GUIDE, Look, looks
 
 if TYPE_CHECKING:

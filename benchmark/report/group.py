@@ -7,148 +7,15 @@ the same method appears with several settings, the knobs that differ become part
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from benchmark import statistics
+from benchmark.report.cell import FLOOR, NEUTRAL, Cell, is_plain
 from benchmark.report.published import dataset_title, method_order, method_title
-from benchmark.statistics import Band, Interval
 from benchmark.store import Run
 
 NOT_KNOBS = {"name", "method", "options", "dataset", "ways", "shots", "seed", "recipe"}
 """Fields of a spec that place a run; every other one is a knob."""
-
-NEUTRAL = {"adapt": "all", "first_order": False}
-"""Options of every method whose usual value needs no mention."""
-
-TRACES = ("support_nll", "grad_norm")
-"""What is recorded at every inner step."""
-
-FLOOR = "pixels"
-"""The method without training that stands below all others."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One row at one number of shots: the runs that differ by seed alone."""
-
-    method: str
-    label: str
-    shots: int
-    runs: tuple[Run, ...]
-
-    @property
-    def plain(self) -> bool:
-        """Its method as the literature means it, see :func:`is_plain`."""
-        return all(is_plain(run) for run in self.runs)
-
-    @functools.cached_property
-    def measured(self) -> tuple[Run, ...]:
-        """Runs with a per-task evaluation in which at least one task is finite."""
-        return tuple(run for run in self.runs if run.evaluation is not None and np.isfinite(scores(run)).any())
-
-    @property
-    def diverged(self) -> int:
-        """Runs that diverged: in training, or on every test task."""
-        return sum(
-            run.state == "diverged" or (run.evaluation is not None and not np.isfinite(scores(run)).any())
-            for run in self.runs
-        )
-
-    @property
-    def unfinished(self) -> int:
-        """Runs that have no result yet, or none because they failed."""
-        return len(self.runs) - len(self.measured) - self.diverged
-
-    @functools.cached_property
-    def metric(self) -> str:
-        """``accuracy``, or ``nll`` where the task is a regression and has none."""
-        return "nll" if self.measured and all(metric(run) == "nll" for run in self.measured) else "accuracy"
-
-    @functools.cached_property
-    def score(self) -> Interval | None:
-        """Mean over seeds of the mean over tasks, ± the half-width of one seed's tasks (root mean square over seeds).
-
-        In the units of the table: accuracy in percent, or nll in nats. None without a measured run.
-        """
-        parts = [statistics.task_interval(scores(run)) for run in self.measured]
-        if not parts:
-            return None
-        mean = float(np.mean([part.mean for part in parts]))
-        half = float(np.sqrt(np.mean([part.half**2 for part in parts])))
-        return Interval(mean, half, sum(part.count for part in parts), sum(part.excluded for part in parts))
-
-    @functools.cached_property
-    def over_seeds(self) -> Interval | None:
-        """Mean and Student interval over the seeds' means, in the units of the table."""
-        means = [statistics.task_interval(scores(run)).mean for run in self.measured]
-        return statistics.seed_interval(means) if means else None
-
-    @functools.cached_property
-    def _traces(self) -> dict[str, pd.DataFrame | None]:
-        return {column: self._joined(column) for column in TRACES}
-
-    @functools.cached_property
-    def _bands(self) -> dict[str, Band]:
-        return {name: statistics.band(found.to_numpy()) for name, found in self._traces.items() if found is not None}
-
-    def _joined(self, column: str) -> pd.DataFrame | None:
-        parts = {}
-        for run in self.measured:
-            found = trace(run, column)
-            if found is not None and run.evaluation is not None:
-                index = pd.Index(run.evaluation["task"], name="task")
-                parts[int(run.spec["seed"])] = pd.DataFrame(found, index=index)
-        if not parts:
-            return None
-        return pd.concat(parts, names=["seed"], join="inner")  # the steps that all seeds recorded
-
-    def traces(self, column: str) -> pd.DataFrame | None:
-        """The trace ``support_nll`` or ``grad_norm`` of every task, [(seed, task), K+1]; None where not recorded."""
-        return self._traces[column]
-
-    def band(self, column: str) -> Band | None:
-        """The trace over all tasks of all seeds, with its band; None where it was not recorded."""
-        return self._bands.get(column)
-
-    @functools.cached_property
-    def by_task(self) -> pd.Series:
-        """Scores indexed by (seed, task), what pairs two cells; non-finite tasks included."""
-        parts = {}
-        for run in self.measured:
-            table = run.evaluation
-            assert table is not None  # what `measured` means
-            parts[int(run.spec["seed"])] = pd.Series(scores(run), index=pd.Index(table["task"], name="task"))
-        if not parts:
-            return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "task"]))
-        return pd.concat(parts, names=["seed"])
-
-    @property
-    def train_ms(self) -> float:
-        """Wall time of one meta-step in training, ms, mean over measured runs; nan where unknown."""
-        found = []
-        for run in self.measured:
-            wall = run.status.get("wall_s")
-            seconds = wall.get("train") if isinstance(wall, dict) else None
-            if isinstance(seconds, int | float) and seconds > 0 and run.spec["iterations"]:
-                found.append(1000.0 * seconds / run.spec["iterations"])
-        return float(np.mean(found)) if found else float("nan")
-
-    def mean_status(self, *keys: str) -> float:
-        """Mean over runs of a number in their status, ``mean_status("wall_s", "train")``; nan if none has it."""
-        found = []
-        for run in self.runs:
-            value: Any = run.status
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if isinstance(value, int | float) and np.isfinite(value):
-                found.append(float(value))
-        return float(np.mean(found)) if found else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,38 +68,6 @@ class Group:
         return {label for label, score in known.items() if score.overlaps(top)}
 
 
-def metric(run: Run) -> str:
-    """``nll`` for a regression (no task has an accuracy, yet losses are finite), else ``accuracy``."""
-    table = run.evaluation
-    if table is None:
-        return "accuracy"
-    return "nll" if table["accuracy"].isna().all() and np.isfinite(table["nll"]).any() else "accuracy"
-
-
-def scores(run: Run) -> NDArray[np.float64]:
-    """Per-task scores [T] in the units of the table; nan on every task where accuracy or loss is not finite."""
-    table = run.evaluation
-    if table is None:
-        return np.empty(0)
-    nll = table["nll"].to_numpy(dtype=np.float64) if "nll" in table else np.zeros(len(table))
-    if metric(run) == "nll":
-        return np.where(np.isfinite(nll), nll, np.nan)
-    accuracy = table["accuracy"].to_numpy(dtype=np.float64)
-    floor = run.spec["method"] == FLOOR  # it has no likelihood
-    return np.where(np.isfinite(accuracy) & (np.isfinite(nll) | floor), 100.0 * accuracy, np.nan)
-
-
-def trace(run: Run, column: str) -> NDArray[np.float64] | None:
-    """Per-task trace [T, K+1] of ``support_nll`` or ``grad_norm``; None where the run has none."""
-    table = run.evaluation
-    if table is None:
-        return None
-    names: list[str] = []
-    while f"{column}_{len(names)}" in table:
-        names.append(f"{column}_{len(names)}")
-    return table[names].to_numpy(dtype=np.float64) if names else None
-
-
 def group_runs(runs: list[Run]) -> list[Group]:
     """All groups, ordered by data set, ways and recipe; rows in the order of the published table."""
     split: dict[tuple[str, int, str], list[Run]] = {}
@@ -277,12 +112,6 @@ def _labels(runs: list[Run]) -> dict[str, str]:
         suffix = ", ".join((*options, *(f"{knob}={_plain(run.spec.get(knob))}" for knob in sorted(varied[title]))))
         labels[run.name] = method_title(method) + (f" ({suffix})" if suffix else "")
     return labels
-
-
-def is_plain(run: Run) -> bool:
-    """Whether the run is its method as the literature means it: every parameter adapts, the meta-gradient is whole."""
-    options = run.spec.get("options") or {}
-    return all(options.get(key, value) == value for key, value in NEUTRAL.items())
 
 
 def _plain(value: Any) -> str:

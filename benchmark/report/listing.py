@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark import statistics
-from benchmark.report.group import metric, scores
+from benchmark.report.cell import metric, scores
 from benchmark.store import Run
 
 HEADER = ["Run", "Method", "Data set", "Ways", "Shots", "Recipe", "Seed", "State", "Accuracy, %", "Training, s"]

@@ -24,4 +24,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+// Print shows what is folded, except the full record of every run.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("section:not([aria-labelledby=runs]) details").forEach((each) => { each.open = true; });
+});

@@ -19,7 +19,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmark.report import markup, pairs, table
+from benchmark.report import markup, pairs, table, words
 from benchmark.report.caveats import warnings
 from benchmark.report.claims import Claim
 from benchmark.report.figures import Drawing
@@ -88,7 +88,7 @@ def answer(content: Content) -> str:
                 continue
             best.sort(key=lambda cell: cell.score.mean if cell.score else 0.0, reverse=best[0].metric == "accuracy")
             top, ties = best[0], best[1:]
-            text = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe: {top.label} {table.text(top)}"
+            text = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe: {top.label} {words.text(top)}"
             text += f"; within its interval: {', '.join(cell.label for cell in ties)}" if ties else ""
             lines.append(text + ".")
     found = warnings(content.groups)
@@ -211,7 +211,7 @@ def run_list(runs: Sequence[Run]) -> str:
 
 def _entry(value: object) -> Entry:
     if isinstance(value, float):
-        return markup.number(value, f"{value:,.2f}" if math.isfinite(value) else table.NONE)
+        return markup.number(value, f"{value:,.2f}" if math.isfinite(value) else words.NONE)
     return markup.number(value, f"{value:,}") if isinstance(value, int) else markup.words(str(value))
 
 

@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 
 from benchmark import statistics
+from benchmark.report.cell import Cell
 from benchmark.report.formats import markdown_table
-from benchmark.report.group import Cell, Group
-from benchmark.report.table import NONE, tables
+from benchmark.report.group import Group
+from benchmark.report.table import tables
+from benchmark.report.words import NONE
 
 LEVEL = 0.05
 """A difference counts when its Holm-corrected p is below this."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.figures import Drawing, legend_below, shown, slug
 from benchmark.report.findings import Findings
-from benchmark.report.group import FLOOR, Cell, Group
+from benchmark.report.group import Group
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import method_title
 from benchmark.report.style import GUIDE, Look, looks

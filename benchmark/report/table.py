@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.report.group import FLOOR, Cell, Group
+from benchmark.report.cell import FLOOR, Cell
+from benchmark.report.group import Group
 from benchmark.report.published import (
     RECONSTRUCTED,
     Reference,
@@ -22,9 +23,7 @@ from benchmark.report.published import (
     method_order,
     reference,
 )
-
-NONE = "–"
-"""What a place without a number shows."""
+from benchmark.report.words import NONE, counted, over_seeds, plus_minus, spread, text
 
 
 @dataclass(frozen=True)
@@ -88,50 +87,6 @@ def tables(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) 
     for group in groups:
         split.setdefault((group.dataset, group.ways), []).append(group)
     return [Table(*key, tuple(members), step_ms or {}) for key, members in split.items()]
-
-
-def plus_minus(mean: float, half: float) -> str:
-    """``48.70 ± 1.84``; without a half-width the mean alone, without a mean a dash."""
-    if not math.isfinite(mean):
-        return NONE
-    return f"{mean:.2f} ± {half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
-
-
-def remarks(cell: Cell, seeds: int = 1) -> str:
-    """What a reader must know of a cell besides its number: seeds (if not `seeds`), diverged, unfinished, tasks."""
-    parts = []
-    if len(cell.measured) != seeds:
-        parts.append(f"{len(cell.measured)} seed{'s' * (len(cell.measured) > 1)}")
-    if cell.diverged and cell.measured:
-        parts.append(f"{cell.diverged} diverged")
-    if cell.unfinished and cell.measured:
-        parts.append(f"{cell.unfinished} unfinished")
-    if cell.score and cell.score.excluded:
-        parts.append(f"diverged on {cell.score.excluded} of {cell.score.count + cell.score.excluded} tasks")
-    return ", ".join(parts)
-
-
-def text(cell: Cell | None, seeds: int = 1) -> str:
-    """One cell in words: the score with its interval over tasks, or why there is none. See :func:`remarks`."""
-    if cell is None:
-        return NONE
-    if cell.score is None:
-        if cell.diverged:
-            return "diverged" if len(cell.runs) == 1 else f"diverged ({cell.diverged} of {len(cell.runs)})"
-        return "oom" if all(run.state == "oom" for run in cell.runs) else cell.runs[0].state
-    note = remarks(cell, seeds)
-    return plus_minus(cell.score.mean, cell.score.half) + (f" ({note})" if note else "")
-
-
-def over_seeds(cell: Cell) -> str:
-    """The interval over seeds in words; says when it rests on few of them."""
-    interval = cell.over_seeds
-    if interval is None:
-        return NONE
-    if interval.count == 1:
-        return "one seed"
-    few = ", few" if interval.count < statistics.FEW_SEEDS else ""
-    return f"{plus_minus(interval.mean, interval.half)} ({interval.count} seeds{few})"
 
 
 def frame(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -209,7 +164,7 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     columns.append(("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
     times = [table.train_ms(label) for _, label in table.labels]
     if any(times):
-        shown = [Place(" / ".join(f"{ms:.3g}" for ms in each) or NONE, each[0] if each else None) for each in times]
+        shown = [Place(spread(each), each[0] if each else None) for each in times]
         columns.append(("Meta-step, ms", shown))
     steps = [table.step_ms.get(method) for method, _ in table.labels]
     if any(steps):
@@ -223,11 +178,6 @@ def column_title(group: Group, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
     seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
     return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"
-
-
-def counted(counts: Sequence[int]) -> str:
-    """``32,901``; where numbers differ between recipes or shots, each once."""
-    return " / ".join(f"{count:,}" for count in counts) or NONE
 
 
 def _name(method: str, label: str) -> str:
@@ -253,7 +203,7 @@ def notes(table: Table) -> list[str]:
     if FLOOR in methods:
         lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
     if any(len(table.train_ms(label)) > 1 for _, label in table.labels):
-        lines.append("Meta-step: mean wall time in training, one number for each column of ours, in their order.")
+        lines.append("Meta-step: mean wall time in training, smallest and largest over the columns of ours.")
     seeds = [
         len(cell.measured)
         for group in table.groups

@@ -1,0 +1,67 @@
+"""Numbers in words: how a mean with its interval, a missing result or a cost is printed everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmark import statistics
+from benchmark.report.cell import Cell
+
+NONE = "–"
+"""What a place without a number shows."""
+
+
+def plus_minus(mean: float, half: float) -> str:
+    """``48.70 ± 1.84``; without a half-width the mean alone, without a mean a dash."""
+    if not math.isfinite(mean):
+        return NONE
+    return f"{mean:.2f} ± {half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
+
+
+def remarks(cell: Cell, seeds: int = 1) -> str:
+    """What a reader must know of a cell besides its number: seeds (if not `seeds`), diverged, unfinished, tasks."""
+    parts = []
+    if len(cell.measured) != seeds:
+        parts.append(f"{len(cell.measured)} seed{'s' * (len(cell.measured) > 1)}")
+    if cell.diverged and cell.measured:
+        parts.append(f"{cell.diverged} diverged")
+    if cell.unfinished and cell.measured:
+        parts.append(f"{cell.unfinished} unfinished")
+    if cell.score and cell.score.excluded:
+        parts.append(f"diverged on {cell.score.excluded} of {cell.score.count + cell.score.excluded} tasks")
+    return ", ".join(parts)
+
+
+def text(cell: Cell | None, seeds: int = 1) -> str:
+    """One cell in words: the score with its interval over tasks, or why there is none. See :func:`remarks`."""
+    if cell is None:
+        return NONE
+    if cell.score is None:
+        if cell.diverged:
+            return "diverged" if len(cell.runs) == 1 else f"diverged ({cell.diverged} of {len(cell.runs)})"
+        return "oom" if all(run.state == "oom" for run in cell.runs) else cell.runs[0].state
+    note = remarks(cell, seeds)
+    return plus_minus(cell.score.mean, cell.score.half) + (f" ({note})" if note else "")
+
+
+def over_seeds(cell: Cell) -> str:
+    """The interval over seeds in words; says when it rests on few of them."""
+    interval = cell.over_seeds
+    if interval is None:
+        return NONE
+    if interval.count == 1:
+        return "one seed"
+    few = ", few" if interval.count < statistics.FEW_SEEDS else ""
+    return f"{plus_minus(interval.mean, interval.half)} ({interval.count} seeds{few})"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Three digits of the value, or of the smallest and the largest where they differ."""
+    ends = list(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values)))) if values else [NONE]
+    return " to ".join(ends)
+
+
+def counted(counts: Sequence[int]) -> str:
+    """``32,901``; where numbers differ between recipes or shots, each once."""
+    return " / ".join(f"{count:,}" for count in counts) or NONE
