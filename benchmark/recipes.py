@@ -37,7 +37,7 @@ class Recipe:
 
 # Controlled: by preset and data set
 
-_QUICK: dict[str, Value] = {"channels": 32, "alpha": 0.1, "validate_every": 250, "validation_tasks": 200}
+_QUICK: dict[str, Value] = {"channels": 32, "alpha": 0.05, "validate_every": 250, "validation_tasks": 200}
 _PAPER: dict[str, Value] = {
     "channels": 64,
     "alpha": 0.05,
@@ -49,9 +49,11 @@ _SINE: dict[str, Value] = {"network": "sine-mlp", "ways": 1, "channels": 40, "al
 
 CONTROLLED: dict[str, dict[str, Recipe]] = {
     "quick": {
-        "glyphs": Recipe(source="meta-validation, see docs/recipes.md", values=_QUICK | {"iterations": 500}),
+        "glyphs": Recipe(
+            source="meta-validation, see docs/recipes.md", values=_QUICK | {"alpha": 0.1, "iterations": 500}
+        ),
         "sine": Recipe(source="Finn et al., ICML 2017", values=_SINE | {"iterations": 3_000, "validate_every": 500}),
-        "omniglot": Recipe(source="as glyphs", values=_QUICK | {"iterations": 1_000}),
+        "omniglot": Recipe(source="as glyphs", values=_QUICK | {"alpha": 0.1, "iterations": 1_000}),
         "*": Recipe(source="meta-validation on CIFAR-FS, see docs/recipes.md", values=_QUICK | {"iterations": 1_500}),
     },
     "paper": {
