@@ -42,18 +42,21 @@ def adapt(
     noise: Tensor | None = None,
     trace: bool = True,
     trace_steps: int | None = None,
+    functional: bool = False,
 ) -> Trajectory:
     """Adapt to one task by `steps` ≥ 0 inner updates.
 
     support_x [S, ...] and support_y [S, ...] are the support set; `noise` is what the method draws per task.
     `create_graph` keeps the graph from the meta-parameters to the returned state. `trace` fills ``nll`` and
-    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look. `trace_steps` ≥ `steps` makes the trace,
-    and nothing else, go on beyond K (to see whether a method that was trained for K steps stays steady).
+    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look. `trace_steps` ≥ `steps` makes the
+    trace, and nothing else, go on beyond K (to see whether a method that was trained for K steps stays steady).
+    `functional` takes inner gradients by ``torch.func.grad``, for use inside function transforms.
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if trace_steps is not None and trace_steps < steps:
         raise ValueError(f"trace_steps must be at least steps = {steps}, got {trace_steps}")
+    gradient = functional_gradient if functional else support_gradient
     nll: list[Tensor] = []
     norm: list[Tensor] = []
 
@@ -66,7 +69,9 @@ def adapt(
         state = optimizer.init_state(noise)
         visited = [state]
         for _ in range(steps):
-            state, loss, grads = inner_step(optimizer, state, support_x, support_y, create_graph=create_graph)
+            state, loss, grads = inner_step(
+                optimizer, state, support_x, support_y, create_graph=create_graph, functional=functional
+            )
             record(loss, grads)
             if create_graph:
                 visited.append(state)
@@ -74,11 +79,13 @@ def adapt(
     if trace:
         beyond = state
         for _ in range((trace_steps or steps) - steps):
-            beyond, loss, grads = inner_step(optimizer, beyond, support_x, support_y, create_graph=False)
+            beyond, loss, grads = inner_step(
+                optimizer, beyond, support_x, support_y, create_graph=False, functional=functional
+            )
             record(loss, grads)
         with torch.no_grad():
             last = optimizer.params(beyond)
-        record(*support_gradient(optimizer, last, support_x, support_y, create_graph=False))
+        record(*gradient(optimizer, last, support_x, support_y, create_graph=False))
     empty = support_x.new_empty(0)
     return Trajectory(
         state=state,
@@ -90,13 +97,14 @@ def adapt(
 
 
 def inner_step(
-    optimizer: InnerOptimizer, state: State, x: Tensor, y: Tensor, *, create_graph: bool
+    optimizer: InnerOptimizer, state: State, x: Tensor, y: Tensor, *, create_graph: bool, functional: bool = False
 ) -> tuple[State, Tensor, Params]:
     """One update on the support set (x, y): the next state, and the loss and gradient at the present one."""
     second_order = create_graph and not optimizer.first_order
+    gradient = functional_gradient if functional else support_gradient
     with torch.set_grad_enabled(second_order):
         params = optimizer.params(state)
-    loss, grads = support_gradient(optimizer, params, x, y, create_graph=second_order)
+    loss, grads = gradient(optimizer, params, x, y, create_graph=second_order)
     return optimizer.step(state, grads), loss, grads
 
 
@@ -114,6 +122,18 @@ def support_gradient(
     return loss, {
         name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(point.items(), found, strict=True)
     }
+
+
+def functional_gradient(
+    optimizer: InnerOptimizer, params: Params, x: Tensor, y: Tensor, *, create_graph: bool
+) -> tuple[Tensor, Params]:
+    """:func:`support_gradient` by function transforms, which build a graph where one is being built around them."""
+    if not create_graph:
+        params = {name: p.detach() for name, p in params.items()}
+    grads, loss = torch.func.grad_and_value(lambda point: optimizer.loss(point, x, y))(params)
+    if not create_graph:
+        grads = {name: g.detach() for name, g in grads.items()}
+    return loss, grads
 
 
 def _norm(grads: Params) -> Tensor:

@@ -35,29 +35,42 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
 EPS = 1e-5
 PIECE_BYTES = 9 * 2**20
 """Size of a convolution's output above which a batch is taken in pieces."""
 
-_enabled: ContextVar[bool] = ContextVar("fused", default=True)
+_formulation: ContextVar[str] = ContextVar("formulation", default="fused")
 _aten = torch.ops.aten
 _CHANNELS_LAST = torch.channels_last
 
 
 @contextlib.contextmanager
-def disabled() -> Iterator[None]:
-    """Use the plain formulation inside this block."""
-    token = _enabled.set(False)
+def disabled(*, primitives: bool = False) -> Iterator[None]:
+    """Use the plain formulation inside this block; with `primitives`, batch norm too is written out.
+
+    torch's own batch norm has no batching rule for pulling a batched cotangent through its second derivative.
+    """
+    token = _formulation.set("primitives" if primitives else "plain")
     try:
         yield
     finally:
-        _enabled.reset(token)
+        _formulation.reset(token)
 
 
 def usable(x: Tensor) -> bool:
     """Whether the fused operation serves `x`: CPU, float32 or float64, and not :func:`disabled`."""
-    return _enabled.get() and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return _formulation.get() == "fused" and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """γ (x − μ) / √(σ² + ε) + β over [N, C, H, W] with the batch's statistics."""
+    if _formulation.get() != "primitives":
+        return F.batch_norm(x, None, None, gamma, beta, training=True, eps=EPS)
+    centred = x - x.mean((0, 2, 3), keepdim=True)
+    rstd = (centred.square().mean((0, 2, 3), keepdim=True) + EPS).rsqrt()
+    return torch.addcmul(_c(beta), centred * rstd, _c(gamma))
 
 
 def conv_norm_relu_pool(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:

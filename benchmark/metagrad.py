@@ -7,12 +7,14 @@ How one differentiates is apart from what: the methods know nothing of what is h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from benchmark import functional, fused
 from benchmark.adapt import adapt
 from benchmark.errors import UserError, nearest
 from optimizers.base import InnerOptimizer
@@ -72,24 +74,58 @@ def meta_gradient(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean outer loss over the batch, a scalar without graph, and its gradient by meta-parameter name.
 
-    A meta-parameter without a path to the loss gets zeros. `noise` is [T, ...] or None.
+    A meta-parameter without a path to the loss gets zeros, and so do all where the batch is empty.
+
+    Parameters
+    ----------
+    strategy: ``loop`` takes one task after another (best on CPU), ``vmap`` all at once, in as many chunks as GPU memory
+        asks for (best on GPU), ``auto`` chooses by the batch's device.
+    recompute: keep only the states of the inner loop and repeat each step in the backward pass, so that memory does not
+        grow with `steps`.
+    noise: what the method draws per task, [T, ...], or None.
     """
-    _check(strategy)
+    strategy = choose(strategy, batch)
     named = dict(optimizer.named_parameters())
-    wanted = {name: p for name, p in named.items() if p.requires_grad}
-    totals: dict[str, Tensor] = {}
-    each = tasks(batch)
     mean = torch.zeros((), dtype=batch.query_x.dtype, device=batch.query_x.device)
-    for t, task in enumerate(each):
-        drawn = None if noise is None else noise[t]
-        walked = adapt(optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=drawn, trace=False)
-        loss = optimizer.objective(task, walked) / len(each)
-        found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-        mean += loss.detach()
-        for name, g in zip(wanted, found, strict=True):
-            if g is not None:
-                totals[name] = totals[name] + g if name in totals else g
+    totals: dict[str, Tensor] = {}
+    for loss, found, share in _gradients(optimizer, batch, steps, strategy, recompute, noise):
+        mean += loss * share
+        for name, gradient in found.items():
+            scaled = gradient if share == 1 else gradient * share
+            totals[name] = totals[name] + scaled if name in totals else scaled
     return mean, {name: totals[name] if name in totals else torch.zeros_like(p) for name, p in named.items()}
+
+
+def _gradients(
+    optimizer: InnerOptimizer, batch: Batch, steps: int, strategy: str, recompute: bool, noise: Tensor | None
+) -> Iterator[tuple[Tensor, dict[str, Tensor], float]]:
+    """(loss, gradient, share of the batch) of each part of the batch."""
+    wanted = {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
+    total = len(batch.support_x)
+    if strategy == "loop" and not recompute:
+        for t, task in enumerate(tasks(batch)):
+            drawn = None if noise is None else noise[t]
+            walked = adapt(
+                optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=drawn, trace=False
+            )
+            loss = optimizer.objective(task, walked)
+            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+            named = {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+            yield loss.detach(), named, 1 / total
+        return
+    one = functional.task_gradient(optimizer, steps, recompute=recompute)
+    theta = {name: p.detach() for name, p in wanted.items()}
+    if strategy == "loop":
+        for t, task in enumerate(tasks(batch)):
+            yield *one(theta, task, None if noise is None else noise[t]), 1 / total
+        return
+
+    def part(rows: slice) -> tuple[Tensor, dict[str, Tensor], float]:
+        drawn = None if noise is None else noise[rows]
+        losses, found = over_tasks(lambda task, mine: one(theta, task, mine), batch, rows, drawn, recompute=recompute)
+        return losses.mean(), {name: g.mean(0) for name, g in found.items()}, len(losses) / total
+
+    yield from in_chunks(part, total)
 
 
 def evaluate_batch(
@@ -104,15 +140,67 @@ def evaluate_batch(
 
     `trace_steps` ≥ `steps`: how far the trace goes on, with accuracy and query loss still those after `steps`.
     """
-    _check(strategy)
-    rows: list[tuple[Tensor, ...]] = []
-    for t, task in enumerate(tasks(batch)):
-        drawn = None if noise is None else noise[t]
-        walked = adapt(optimizer, task.support_x, task.support_y, steps, noise=drawn, trace_steps=trace_steps)
-        with torch.no_grad():
-            outputs = optimizer.predict(walked.params, task.query_x)
-            rows.append((*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm))
-    return Evaluation(*(torch.stack(column).cpu() for column in zip(*rows, strict=True)))
+    functional_mode = choose(strategy, batch) == "vmap"
+    total = len(batch.support_x)
+    if total == 0:
+        return Evaluation(*torch.zeros(2, 0), *torch.zeros(2, 0, 1 + (trace_steps or steps)))
+
+    def measure(task: Task, drawn: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        walked = adapt(
+            optimizer,
+            task.support_x,
+            task.support_y,
+            steps,
+            noise=drawn,
+            trace_steps=trace_steps,
+            functional=functional_mode,
+        )
+        outputs = optimizer.predict(walked.params, task.query_x)
+        return (*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm)
+
+    with torch.no_grad():
+        if functional_mode:
+            parts = in_chunks(
+                lambda rows: over_tasks(measure, batch, rows, None if noise is None else noise[rows]), total
+            )
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        else:
+            rows = [measure(task, None if noise is None else noise[t]) for t, task in enumerate(tasks(batch))]
+            columns = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return Evaluation(*(column.cpu() for column in columns))
+
+
+def over_tasks(
+    one: Callable[[Task, Tensor | None], Any],
+    batch: Batch,
+    rows: slice,
+    noise: Tensor | None,
+    *,
+    recompute: bool = False,
+) -> Any:
+    """``one(task, noise)`` for the tasks `rows` of the batch at once, by vmap; results have a leading [T]."""
+    columns = [c[rows] for c in (batch.support_x, batch.support_y, batch.query_x, batch.query_y)]
+
+    def unpacked(*row: Tensor) -> Any:
+        return one(Task(*row[:4]), None if noise is None else row[4])
+
+    with fused.disabled(primitives=recompute):
+        return torch.func.vmap(unpacked)(*columns, *([] if noise is None else [noise]))
+
+
+def in_chunks(part: Callable[[slice], Any], total: int) -> Iterator[Any]:
+    """``part(rows)`` over all of 0 … `total` in chunks that fit in GPU memory, halved whenever one does not."""
+    start, size = 0, total
+    while start < total:
+        try:
+            yield part(slice(start, start + size))
+            start += size
+            continue
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        torch.cuda.empty_cache()
+        size = (size + 1) // 2
 
 
 def score(optimizer: InnerOptimizer, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,8 +212,12 @@ def score(optimizer: InnerOptimizer, outputs: Tensor, targets: Tensor) -> tuple[
     return accuracy, torch.nn.functional.cross_entropy(outputs, targets)
 
 
-def _check(strategy: str) -> None:
+def choose(strategy: str, batch: Batch) -> str:
+    """``loop`` or ``vmap``, ``auto`` resolved by the batch's device."""
     if strategy not in STRATEGIES:
         raise UserError(
             f"no strategy {strategy!r}{nearest(strategy, STRATEGIES)}; expected one of {', '.join(STRATEGIES)}"
         )
+    if strategy != "auto":
+        return strategy
+    return "vmap" if batch.query_x.device.type == "cuda" else "loop"

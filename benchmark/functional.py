@@ -1,0 +1,104 @@
+"""One task's meta-gradient by function transforms: what is vmapped over tasks, and what keeps memory flat in K.
+
+An outer backward pass *around* vmap is silently wrong through batch norm; ``vmap(grad(task))`` is right, so everything
+here is a function of θ and one task that returns a gradient. With `recompute`, the forward pass keeps only the states
+of the inner loop; the backward pass walks them from last to first, repeats one inner step at a time with its graph,
+pulls the cotangent of the new state back to θ and to the old state, and drops the graph::
+
+    v_K = ∂objective/∂state_K,    (dθ_k, v_{k−1}) = vjp of (θ, state_{k−1}) ↦ state_k at v_k
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vjp
+
+from benchmark.adapt import Trajectory, adapt, inner_step
+from optimizers.base import InnerOptimizer, State, Task
+
+Theta = dict[str, Tensor]
+TaskGradient = Callable[[Theta, Task, Tensor | None], tuple[Tensor, Theta]]
+
+
+class _Bound(nn.Module):
+    """Turns a function of an optimizer into a function of its meta-parameters."""
+
+    def __init__(self, optimizer: InnerOptimizer) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(self.optimizer, *args)
+
+
+def at(optimizer: InnerOptimizer, theta: Theta, function: Callable[..., Any], *args: Any) -> Any:
+    """``function(optimizer, *args)`` with the meta-parameters `theta` in place of the optimizer's own."""
+    named = {f"optimizer.{name}": value for name, value in theta.items()}
+    return functional_call(_Bound(optimizer), named, (function, *args))
+
+
+def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> TaskGradient:
+    """The function (θ, task, noise) ↦ (outer loss, its gradient by meta-parameter name) of one task.
+
+    With `recompute` its memory does not grow with `steps`, for one more forward and backward pass per step; a method
+    whose objective looks at all visited states still holds what it computes from them.
+    """
+
+    def whole(theta: Theta, task: Task, noise: Tensor | None) -> tuple[Tensor, Theta]:
+        gradient, loss = grad_and_value(lambda th: at(optimizer, th, _outer_loss, task, steps, noise))(theta)
+        return loss, gradient
+
+    def flat(theta: Theta, task: Task, noise: Tensor | None) -> tuple[Tensor, Theta]:
+        def start(th: Theta) -> State:
+            return at(optimizer, th, _init_state, noise)
+
+        def step(th: Theta, state: State) -> State:
+            return at(optimizer, th, _step, state, task)
+
+        def end(th: Theta, visited: tuple[State, ...]) -> Tensor:
+            return at(optimizer, th, _objective, visited, task)
+
+        visited = [start(theta)]
+        for _ in range(steps):
+            visited.append(step(theta, visited[-1]))
+        loss, pull = vjp(end, theta, tuple(visited))[:2]
+        gradient, cotangents = pull(torch.ones_like(loss))
+        cotangent = cotangents[-1]
+        for k in reversed(range(steps)):
+            pull = vjp(step, theta, visited[k])[1]
+            more, through = pull(cotangent)
+            gradient, cotangent = _add(gradient, more), _add(cotangents[k], through)
+        pull = vjp(start, theta)[1]
+        return loss, _add(gradient, pull(cotangent)[0])
+
+    return flat if recompute else whole
+
+
+def _outer_loss(optimizer: InnerOptimizer, task: Task, steps: int, noise: Tensor | None) -> Tensor:
+    walked = adapt(
+        optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=noise, trace=False, functional=True
+    )
+    return optimizer.objective(task, walked)
+
+
+def _init_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
+    return optimizer.init_state(noise)
+
+
+def _step(optimizer: InnerOptimizer, state: State, task: Task) -> State:
+    return inner_step(optimizer, state, task.support_x, task.support_y, create_graph=True, functional=True)[0]
+
+
+def _objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: Task) -> Tensor:
+    empty = task.support_x.new_empty(0)
+    walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited)
+    return optimizer.objective(task, walked)
+
+
+def _add(a: Any, b: Any) -> Any:
+    """Sum of two nested dicts of tensors."""
+    return {key: _add(a[key], b[key]) for key in a} if isinstance(a, dict) else a + b

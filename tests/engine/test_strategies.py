@@ -1,0 +1,220 @@
+"""Every way to the meta-gradient is the same computation: loop, vmap, recompute, plain and fused, in float64."""
+
+import pytest
+import torch
+
+import optimizers
+from benchmark import fused, metagrad
+from benchmark.adapt import adapt
+from benchmark.errors import UserError
+from benchmark.memory import peak_bytes
+from benchmark.metagrad import Task, evaluate_batch, meta_gradient
+from tests.engine.helpers import NETWORKS, assert_same_gradient, images, settled
+
+CASES = [(method, network) for network in NETWORKS for method in optimizers.available()]
+
+
+@pytest.mark.parametrize(("method", "network"), CASES)
+def test_all_strategies_agree(method, network):
+    optimizer, batch, noise = settled(method, network)
+    with fused.disabled():
+        expected = meta_gradient(optimizer, batch, steps=3, strategy="loop", noise=noise)
+    assert all(torch.isfinite(g).all() for g in expected[1].values())
+    for strategy in ("loop", "vmap"):
+        for recompute in (False, True):
+            found = meta_gradient(optimizer, batch, 3, strategy, recompute, noise)
+            assert_same_gradient(found, expected, rtol=1e-10 if method != "ecml" else 1e-9)  # eigenvalues
+    assert list(expected[1]) == [name for name, _ in optimizer.named_parameters()]
+
+
+@pytest.mark.parametrize("method", ["maml", "metasgd", "md"])
+def test_all_strategies_agree_in_first_order(method):
+    optimizer, batch, noise = settled(method, first_order=True)
+    with fused.disabled():
+        expected = meta_gradient(optimizer, batch, steps=3, strategy="loop", noise=noise)
+    for strategy in ("loop", "vmap"):
+        for recompute in (False, True):
+            assert_same_gradient(meta_gradient(optimizer, batch, 3, strategy, recompute, noise), expected)
+
+
+def test_the_same_twice():
+    optimizer, batch, noise = settled("md")
+    first, second = (meta_gradient(optimizer, batch, 3, noise=noise)[1] for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("method", ["maml", "mtnet", "md"])
+def test_evaluation_agrees_with_its_definition(method, network):
+    """Traces and scores against a loop written out here, for both strategies and beyond K."""
+    optimizer, batch, noise = settled(method, network)
+    own = getattr(optimizer.network, "loss", torch.nn.functional.cross_entropy)
+    for strategy in ("loop", "vmap"):
+        found = evaluate_batch(optimizer, batch, 2, strategy, noise, trace_steps=4)
+        assert all(not column.requires_grad for column in found)
+        for t, task in enumerate(metagrad.tasks(batch)):
+            state = optimizer.init_state(None if noise is None else noise[t])
+            for k in range(5):
+                phi = {name: p.detach().requires_grad_() for name, p in optimizer.params(state).items()}
+                loss = own(optimizer.predict(phi, task.support_x), task.support_y)
+                grads = torch.autograd.grad(loss, list(phi.values()), allow_unused=True)
+                pairs = zip(phi.items(), grads, strict=True)
+                full = {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}
+                norm = torch.cat([g.flatten() for g in full.values()]).norm()
+                torch.testing.assert_close(found.support_nll[t, k], loss.detach(), rtol=1e-10, atol=0)
+                torch.testing.assert_close(found.grad_norm[t, k], norm, rtol=1e-10, atol=1e-14)
+                if k == 2:
+                    outputs = optimizer.predict(phi, task.query_x)
+                    torch.testing.assert_close(found.nll[t], own(outputs, task.query_y).detach(), rtol=1e-10, atol=0)
+                    if network == "cnn4":
+                        assert float(found.accuracy[t]) == float((outputs.argmax(-1) == task.query_y).double().mean())
+                    else:
+                        assert found.accuracy[t].isnan()
+                state = optimizer.step(state, full)
+
+
+def test_adapt_gives_trace_and_end_point():
+    optimizer, batch, _ = settled("maml")
+    task = metagrad.tasks(batch)[0]
+    short = adapt(optimizer, task.support_x, task.support_y, steps=3)
+    assert short.nll.shape == short.grad_norm.shape == (4,)
+    assert short.visited == ()
+    kept = adapt(optimizer, task.support_x, task.support_y, steps=3, create_graph=True, trace=False)
+    assert len(kept.visited) == 4
+    assert kept.nll.numel() == 0
+    for name, value in kept.params.items():
+        assert value.requires_grad
+        torch.testing.assert_close(value.detach(), short.params[name], rtol=1e-12, atol=1e-14)
+    assert adapt(optimizer, task.support_x, task.support_y, steps=0).nll.shape == (1,)
+
+
+def test_frozen_and_unused_meta_parameters_get_zeros():
+    optimizer, batch, _ = settled("maml")
+    frozen = optimizer.network.conv2.weight.requires_grad_(False)
+    for strategy in ("loop", "vmap"):
+        gradient = meta_gradient(optimizer, batch, 2, strategy)[1]
+        assert gradient["network.conv2.weight"].shape == frozen.shape
+        assert not gradient["network.conv2.weight"].any()
+        assert gradient["network.conv3.weight"].any()
+        assert not gradient["network.conv1.bias"].any()
+
+
+def test_no_tasks_are_no_gradient_and_no_rows():
+    optimizer, batch, _ = settled("maml")
+    none = Task(*(column[:0] for column in vars(batch).values()))
+    for strategy in ("loop", "vmap"):
+        loss, gradient = meta_gradient(optimizer, none, 2, strategy)
+        assert float(loss) == 0
+        assert not any(g.any() for g in gradient.values())
+        found = evaluate_batch(optimizer, none, 2, strategy, trace_steps=3)
+        assert [tuple(column.shape) for column in found] == [(0,), (0,), (0, 4), (0, 4)]
+
+
+def test_unknown_strategy_is_a_user_error():
+    optimizer, batch, _ = settled("maml")
+    with pytest.raises(UserError, match=r"no strategy 'lop' \(did you mean 'loop'\?\)"):
+        meta_gradient(optimizer, batch, 1, "lop")
+
+
+# What is not built
+
+
+def second_derivatives(monkeypatch, work):
+    """How often the fused block's second derivative ran."""
+    calls = []
+    original = fused._BlockSecond.apply
+    monkeypatch.setattr(fused._BlockSecond, "apply", lambda *args: calls.append(1) or original(*args))
+    work()
+    return len(calls)
+
+
+def test_first_order_and_evaluation_build_no_second_order_graph(monkeypatch):
+    second, batch, _ = settled("maml")
+    first, _, _ = settled("maml", first_order=True)
+    steps, blocks, tasks = 3, 4, 2
+    assert second_derivatives(monkeypatch, lambda: meta_gradient(second, batch, steps)) == steps * blocks * tasks
+    assert second_derivatives(monkeypatch, lambda: meta_gradient(first, batch, steps)) == 0
+
+    created = []
+    original = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: created.append(bool(k.get("create_graph"))) or original(*a, **k)
+    )
+    meta_gradient(first, batch, steps)
+    evaluate_batch(second, batch, steps)
+    assert created
+    assert not any(created)
+
+
+def test_training_makes_no_extra_passes(monkeypatch):
+    """K support passes and one query pass a task; evaluation with its trace K + 1 and one."""
+    optimizer, batch, _ = settled("maml")
+    sizes = []
+    original = fused.conv_norm_relu_pool
+    monkeypatch.setattr(fused, "conv_norm_relu_pool", lambda x, *args: sizes.append(len(x)) or original(x, *args))
+    meta_gradient(optimizer, batch, 3)
+    assert (sizes.count(6), sizes.count(9)) == (4 * 3 * 2, 4 * 1 * 2)
+    sizes.clear()
+    evaluate_batch(optimizer, batch, 3)
+    assert (sizes.count(6), sizes.count(9)) == (4 * 4 * 2, 4 * 1 * 2)
+
+
+# Memory, by counting what is allocated
+
+
+def memory(steps, work, method="maml", **options):
+    optimizer, _, _ = settled(method, **options)
+    batch = images(shape=(3, 20, 20), shots=8, queries=8, count=1)
+    return peak_bytes(lambda: work(optimizer, batch, steps))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_recompute_is_flat_in_steps(strategy):
+    def flat(optimizer, batch, steps):
+        meta_gradient(optimizer, batch, steps, strategy, recompute=True)
+
+    def kept(optimizer, batch, steps):
+        meta_gradient(optimizer, batch, steps, strategy)
+
+    states = 18 * sum(p.numel() for p in settled("maml")[0].parameters()) * 8  # all there are
+    few, many = memory(2, flat), memory(20, flat)
+    assert many - few < 2.2 * states  # the states and their cotangents
+    assert many < 1.1 * few
+    assert memory(20, kept) > 3 * many
+
+
+def test_evaluation_is_flat_in_steps_and_first_order_nearly():
+    def evaluate(optimizer, batch, steps):
+        evaluate_batch(optimizer, batch, steps)
+
+    assert memory(20, evaluate) < 1.02 * memory(2, evaluate)
+    states = 18 * sum(p.numel() for p in settled("maml")[0].parameters()) * 8
+    few, many = (memory(steps, meta_gradient, first_order=True) for steps in (2, 20))
+    assert many - few < 2.2 * states
+
+
+def test_nothing_is_left_after_a_task():
+    """No graph, no state: what is alive after an evaluation or a meta-gradient is what it returned."""
+    optimizer, batch, _ = settled("md")
+    for work in (lambda: evaluate_batch(optimizer, batch, 1), lambda: meta_gradient(optimizer, batch, 1)[0]):
+        once = peak_bytes(work)
+        thrice = peak_bytes(lambda work=work: [work() for _ in range(3)])
+        assert thrice < 1.01 * once
+
+
+def test_chunks_are_halved_until_they_fit():
+    seen = []
+
+    def part(rows):
+        if rows.stop - rows.start > 2:
+            raise torch.OutOfMemoryError("too large")
+        seen.append(list(range(7))[rows])
+
+    list(metagrad.in_chunks(part, 7))
+    assert seen == [[0, 1], [2, 3], [4, 5], [6]]
+
+    def never(rows):
+        raise torch.OutOfMemoryError("too large")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(metagrad.in_chunks(never, 3))
