@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # the reader of our output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -247,15 +249,15 @@ def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, d
 
 def _run(arguments: argparse.Namespace) -> int:
     specs = plan(arguments)
-    from benchmark import data, parallel, runner
+    from benchmark import assembly, data, environment, parallel, plans, runner
     from benchmark.metagrad import STRATEGIES
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
     if dataset.kind == "images":
         specs = with_floor(specs)
     for spec in specs:
-        runner.check(spec, dataset)
-    device = runner.choose_device(arguments.device)
+        assembly.check(spec, dataset)
+    device = environment.choose_device(arguments.device)
     if arguments.strategy not in STRATEGIES:
         raise UserError(
             f"unknown strategy {arguments.strategy!r}{nearest(arguments.strategy, STRATEGIES)}; "
@@ -276,7 +278,7 @@ def _run(arguments: argparse.Namespace) -> int:
         strategy=arguments.strategy,
         command=tuple(shlex.split(arguments.command_line)),
     )
-    states = parallel.launch(runner.run_plan, (specs, context), workers=workers, device=device)
+    states = plans.launch_plan(specs, context, workers=workers, device=device)
     _print_results(specs, arguments.results)
     return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
 

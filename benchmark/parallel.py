@@ -4,8 +4,9 @@ Every process runs the same function with its own :class:`Group`; rank r of N ta
 of one does nothing. :func:`launch` starts N processes on this machine, or joins those that ``torchrun`` started.
 Gradients are summed by gloo on CPU and by nccl on GPU.
 
-The starting process only watches: it passes signals on, and when a worker dies it gives the others a moment to write
-down what happened, ends them, and says so. Workers end when the process that started them is gone.
+The starting process only watches: it passes a signal on (at a second one it ends everything at once), and when a worker
+dies it gives the others a moment to write down what happened, ends them, and says so. Workers end when the process that
+started them is gone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from torch import Tensor
 
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed."""
+
+STOP_S = 9.0
+"""How long they may take once a signal was passed on to them."""
 
 
 class WorkerDied(SystemExit):
@@ -93,6 +97,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def under_torchrun() -> bool:
+    """Whether this process is a worker already."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+
+
 def launch(
     run: Callable[..., Any], args: Sequence[Any] = (), workers: int = 1, device: torch.device | None = None
 ) -> Any:
@@ -103,7 +112,7 @@ def launch(
     them, and `workers` is not used. Cores are divided evenly among the workers.
     """
     device = device or torch.device("cpu")
-    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+    if under_torchrun():
         with _joined(device, int(os.environ.get("LOCAL_RANK", 0))) as group:
             return run(group, *args)
     if workers == 1:
@@ -140,7 +149,7 @@ def _work(
     with contextlib.suppress(OSError):
         os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone, which passes it on once
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    torch.set_num_threads(max(1, cores() // size))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // size)))
     if sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     run, args = pickle.loads(pickled)
@@ -182,6 +191,8 @@ class _Watch:
         context = get_context("spawn")
         pickled = pickle.dumps((run, tuple(args)))
         self.workers, self.reports, self.lifelines = [], [], []
+        self.signal: int | None = None
+        self.deadline = float("inf")
         for rank in range(size):
             report, report_end = context.Pipe(duplex=False)
             lifeline_end, lifeline = context.Pipe(duplex=False)
@@ -203,9 +214,9 @@ class _Watch:
             try:
                 endings = self._wait()
             finally:
-                for worker in self.workers:
-                    worker.kill()
-                    worker.join()
+                self._end()
+        if self.signal is not None and any(kind != "returned" for kind, _, _ in endings.values()):
+            raise SystemExit(128 + self.signal)
         for rank, (kind, value, _) in sorted(
             endings.items(), key=lambda ending: ending[1][2]
         ):  # the first is the cause
@@ -218,17 +229,21 @@ class _Watch:
             raise SystemExit(value)
         return value
 
+    def _end(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.join()
+
     def _wait(self) -> dict[int, tuple[str, Any, float]]:
         endings: dict[int, tuple[str, Any, float]] = {}
-        deadline = float("inf")
-        while len(endings) < len(self.workers) and time.monotonic() < deadline:
+        while len(endings) < len(self.workers) and time.monotonic() < self.deadline:
             open_ranks = [rank for rank in range(len(self.workers)) if rank not in endings]
             ready = connection.wait([self.reports[rank] for rank in open_ranks], timeout=0.5)
             for rank in open_ranks:
                 if self.reports[rank] in ready:
                     endings[rank] = self._ending(rank)
                     if endings[rank][0] in ("raised", "died"):
-                        deadline = min(deadline, time.monotonic() + GRACE_S)
+                        self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
         return endings
 
     def _ending(self, rank: int) -> tuple[str, Any, float]:
@@ -242,6 +257,10 @@ class _Watch:
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
         def pass_on(number: int, frame: object) -> None:
+            if self.signal is not None:  # asked twice
+                self._end()
+                os._exit(128 + number)
+            self.signal, self.deadline = number, time.monotonic() + STOP_S
             for worker in self.workers:
                 if worker.pid is not None and worker.is_alive():
                     os.kill(worker.pid, number)

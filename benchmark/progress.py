@@ -22,10 +22,10 @@ PLAIN_EVERY_S = 15.0
 class Reporter:
     """Reports on `console`; a silent one (other ranks, tests) says nothing."""
 
-    def __init__(self, console: Console | None = None, *, total: int = 0) -> None:
+    def __init__(self, console: Console | None = None, *, total: int = 0, begun: int = 0) -> None:
         self.console = console or Console(quiet=True)
         self.total = total
-        self.begun = 0
+        self.begun = begun
         self.place = ""
 
     def note(self, text: str) -> None:

@@ -19,6 +19,8 @@ from benchmark.errors import UserError, nearest
 
 SCHEMA = 1
 RECIPES = ("controlled", "published")
+LONGEST = 48
+"""Letters of a data set or method that a run's name shows: file systems end at 255."""
 Value = bool | int | float | str
 
 
@@ -110,7 +112,7 @@ class RunSpec:
 
     def digest(self) -> str:
         """First 8 hex digits of the SHA-256 of the canonical JSON."""
-        return _digest(self.to_dict())
+        return canonical_digest(self.to_dict())
 
     def training_digest(self) -> str:
         """The same, of what determines the learned meta-parameters: equal digests share a trained checkpoint.
@@ -120,7 +122,7 @@ class RunSpec:
         selection = {"query_test", "eval_steps"} if self.iterations else set()
         phases = {knob_.name: knob_.metadata.get("phase") for knob_ in dataclasses.fields(self)}
         kept = {key: value for key, value in self.to_dict().items() if phases[key] != "evaluation" or key in selection}
-        return _digest(kept)
+        return canonical_digest(kept)
 
     # plain data
 
@@ -130,6 +132,8 @@ class RunSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSpec:
         """The inverse of :meth:`to_dict`; an unknown or missing key is a :class:`UserError`."""
+        if not isinstance(values, dict):
+            raise UserError(f"a spec must be a table of knobs, got {type(values).__name__}")
         names = [knob_.name for knob_ in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
@@ -144,13 +148,16 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
     if kind is None:  # options: a flat dict of plain values, in a fixed order
         if not isinstance(value, dict) or not all(isinstance(entry, Value) for entry in value.values()):
             raise UserError(f"{name} must be a flat table of numbers, strings and booleans, got {value!r}")
+        if not all(isinstance(key, str) for key in value):
+            raise UserError(f"{name} must have names for keys, got {value!r}")
+        for entry in value.values():
+            _check_size(name, entry)
         return dict(sorted(value.items()))
+    _check_size(name, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{name} must be {kind.__name__}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number, got {value}")
     if limits.get("at_least") is not None and value < limits["at_least"]:
         raise UserError(f"{name} must be at least {limits['at_least']}, got {value}")
     if limits.get("above") is not None and value <= limits["above"]:
@@ -163,11 +170,19 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
     return value
 
 
+def _check_size(name: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) >= 2**64:
+        raise UserError(f"{name} must be a number of at most 64 bits")
+
+
 def _slug(text: str) -> str:
     """The last path component without anything that a file system or a reader could misunderstand."""
     base = re.split(r"[\\/]", text.rstrip("\\/"))[-1]
-    return re.sub(r"[^A-Za-z0-9_]+", "-", base).strip("-").lower() or "data"
+    return re.sub(r"[^A-Za-z0-9_]+", "-", base)[:LONGEST].strip("-").lower() or "data"
 
 
-def _digest(values: dict[str, Any]) -> str:
+def canonical_digest(values: dict[str, Any]) -> str:
+    """First 8 hex digits of the SHA-256 of the canonical JSON of `values`."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -9,8 +9,9 @@
         validation.csv    iteration, accuracy, accuracy_ci95, nll
         evaluation.csv    one row per new task: accuracy, nll, support_nll_k and grad_norm_k for k = 0 … K
         checkpoint.pt     meta-parameters and optimizer state; checkpoint.prev.pt is the one before
+                          (:mod:`benchmark.checkpoints`)
 
-Reading needs no torch.
+A finished run's status holds the SHA-256 of its tables, so that damage is found. Reading needs no torch.
 """
 
 from __future__ import annotations
@@ -18,104 +19,57 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
-import json
-import os
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.spec import SCHEMA, RunSpec
+from benchmark.files import PART, now, read_json, read_table, write_atomic, write_json
+from benchmark.spec import SCHEMA, RunSpec, canonical_digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STATES = ("running", "interrupted", "finished", "diverged", "failed", "oom")
-MAGIC = b"inner-optimizer-benchmark checkpoint 1\n"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader, or a crash, sees the old file or the new one, never a torn one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-# Checkpoints
+STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "iteration": ("a count", _count),
+    "meta_parameters": ("a count", _count),
+    "best_iteration": ("a count", _count),
+    "skipped_steps": ("a count", _count),
+    "best_accuracy": ("a number or null", lambda value: value is None or _number(value)),
+    "message": ("a text", _text),
+    "updated": ("a text", _text),
+    "wall_s": ("a table of numbers", lambda value: isinstance(value, dict) and all(map(_number, value.values()))),
+    "sha256": ("a table of texts", lambda value: isinstance(value, dict) and all(map(_text, value.values()))),
+}
+"""What the fields of status.json must be; any of them may be absent, and others are let be."""
 
 
-def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Save `payload` (tensors and plain values) with its SHA-256; the file it replaces stays as ``*.prev.pt``."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(payload, buffer)
-    body = buffer.getvalue()
-    if path.exists():
-        os.replace(path, path.with_suffix(".prev.pt"))
-    write_atomic(path, MAGIC + hashlib.sha256(body).digest() + body)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The payload of one file. Raises :class:`UserError` when the file is not exactly what was written."""
-    import torch
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    head, body = data[: len(MAGIC) + 32], data[len(MAGIC) + 32 :]
-    if not head.startswith(MAGIC):
-        raise UserError(f"{path}: not a checkpoint of this benchmark")
-    if hashlib.sha256(body).digest() != head[len(MAGIC) :]:
-        raise UserError(f"{path}: damaged (its SHA-256 does not match)")
-    try:
-        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: refused, holds more than tensors and plain values") from error
-
-
-def read_latest_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The newest whole checkpoint at `path`, or None where there is none yet; and a remark, empty if all is well.
-
-    Raises :class:`UserError` if checkpoints exist and every one of them is bad: never a silent fresh start.
-    """
-    candidates = [each for each in (path, path.with_suffix(".prev.pt")) if each.exists()]
-    remarks = []
-    for candidate in candidates:
-        try:
-            payload = read_checkpoint(candidate)
-        except UserError as error:
-            remarks.append(str(error))
-        else:
-            return payload, f"{remarks[0]}; going on from the one before" if remarks else ""
-    if candidates:
-        raise UserError(f"{'; '.join(remarks)}; delete the run's directory to start it afresh")
-    return None, ""
-
-
-# Runs
+def _read_status(path: Path) -> dict[str, Any]:
+    """status.json; before the first is written the run is ``running``."""
+    status = read_json(path) if path.exists() else {"state": "running"}
+    if status.get("state") not in STATES:
+        raise UserError(f"{path}: state {status.get('state')!r}, expected one of {', '.join(STATES)}")
+    for key, (what, holds) in STATUS.items():
+        if key in status and not holds(status[key]):
+            raise UserError(f"{path}: {key} must be {what}, got {status[key]!r}")
+    return status
 
 
 @dataclass(frozen=True)
@@ -138,38 +92,73 @@ class Run:
 
     @functools.cached_property
     def training(self) -> pd.DataFrame | None:
-        return _read_csv(self.path / "training.csv")
+        return self._table("training", ("iteration", "loss"))
 
     @functools.cached_property
     def validation(self) -> pd.DataFrame | None:
-        return _read_csv(self.path / "validation.csv")
+        return self._table("validation", ("iteration", "accuracy", "accuracy_ci95", "nll"))
 
     @functools.cached_property
     def evaluation(self) -> pd.DataFrame | None:
         """Per-task measurements; None unless the run is finished."""
-        return _read_csv(self.path / "evaluation.csv") if self.state == "finished" else None
+        return self._table("evaluation", ("task", "accuracy", "nll")) if self.state == "finished" else None
+
+    def check_tables(self) -> None:
+        """:class:`UserError` if a table is damaged, or a finished run has no evaluation."""
+        for name in ("training", "validation", "evaluation"):
+            getattr(self, name)
+        if self.state == "finished" and self.evaluation is None:
+            raise UserError(f"{self.path / 'evaluation.csv'}: is missing, though the run is finished")
+
+    def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
+        return read_table(self.path / f"{name}.csv", columns, self.status.get("sha256", {}).get(f"{name}.csv"))
 
 
 def load_run(path: Path) -> Run:
     """Read one run directory; :class:`UserError` names the file and field that is not as written by this suite."""
-    document = _read_json(path / "spec.json")
+    file = path / "spec.json"
+    document = read_json(file)
     if document.get("schema") != SCHEMA:
-        raise UserError(f"{path / 'spec.json'}: schema {document.get('schema')!r}, expected {SCHEMA}")
+        raise UserError(f"{file}: schema {document.get('schema')!r}, expected {SCHEMA}")
     try:
         spec = RunSpec.from_dict(document["spec"])
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path / 'spec.json'}: {error}") from error
-    status = _read_json(path / "status.json") if (path / "status.json").exists() else {"state": "running"}
-    if status.get("state") not in STATES:
-        raise UserError(f"{path / 'status.json'}: state {status.get('state')!r}, expected one of {', '.join(STATES)}")
-    return Run(path, spec.to_dict(), document.get("environment", {}), document.get("command", []), status)
+    except KeyError as error:
+        raise UserError(f"{file}: has no spec") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    if document.get("name") != path.name or not path.name.endswith(f"-{canonical_digest(document['spec'])}"):
+        raise UserError(f"{file}: is not of {path.name}; a run's folder is named by its spec and cannot be renamed")
+    environment, command = document.get("environment", {}), document.get("command", [])
+    if not isinstance(environment, dict):
+        raise UserError(f"{file}: environment must be a table")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise UserError(f"{file}: command must be a list of words")
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"))
 
 
-def load_runs(results: Path) -> list[Run]:
-    """Every run below `results`, by name. A directory without spec.json is no run; a bad one raises `UserError`."""
+def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:
+    """Every run below `results`, by name. A directory without spec.json is no run.
+
+    A bad one raises :class:`UserError`, or is left out and its error handed to `refused`, so that it does not hide the
+    others. `tables`: read the tables now, so that damage in one of them is a reason too.
+    """
     if not results.is_dir():
         raise UserError(f"{results}: no such results folder; make one with 'python -m benchmark run'")
-    return [load_run(path) for path in sorted(results.iterdir()) if (path / "spec.json").exists()]
+    runs = []
+    for path in sorted(results.iterdir()):
+        try:
+            if not (path / "spec.json").exists():
+                continue
+            run = load_run(path)
+            if tables:
+                run.check_tables()
+        except (UserError, OSError) as error:
+            if refused is None:
+                raise
+            refused(str(error))
+        else:
+            runs.append(run)
+    return runs
 
 
 class RunDirectory:
@@ -179,22 +168,36 @@ class RunDirectory:
         self.spec = spec
         self.path = results / spec.name
         self.checkpoint = self.path / "checkpoint.pt"
+        self.partial = self.path / "evaluation.partial.csv"
         self.status: dict[str, Any] = {}
 
-    def state(self) -> str | None:
-        """Its state on disk, or None if it was never started."""
-        return load_run(self.path).state if (self.path / "spec.json").exists() else None
+    def run(self) -> Run | None:
+        """What is on disk, or None if the run was never started."""
+        return load_run(self.path) if (self.path / "spec.json").exists() else None
 
     @contextlib.contextmanager
-    def claim(self, environment: dict[str, Any], command: list[str]) -> Iterator[None]:
-        """Own the run: :class:`UserError` if another process does. Records spec, environment and command."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "run.lock", "w") as lock:  # stays on disk: unlinking a held lock lets two owners in
-            if not _lock(lock):
-                raise UserError(f"{self.path.name} is being run by another process; wait for it or stop it")
-            if (self.path / "spec.json").exists():
-                self.status = dict(load_run(self.path).status)
-            else:
+    def claim(self, environment: dict[str, Any], command: list[str], *, patience_s: float = 2.0) -> Iterator[None]:
+        """Own the run: :class:`UserError` if another process does for longer than `patience_s`.
+
+        Records spec, environment and command, and removes what a killed process left half written.
+        """
+        if self.path.is_symlink():
+            raise UserError(f"{self.path}: is a link and may lead out of the results folder; put a real folder there")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / "run.lock", "w")  # noqa: SIM115  stays on disk: unlinking a held lock admits two
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
+        with lock:
+            deadline = time.monotonic() + patience_s
+            while not _lock(lock):
+                if time.monotonic() > deadline:
+                    raise UserError(f"{self.path.name} is being run by another process; wait for it or stop it")
+                time.sleep(0.1)
+            for left in self.path.glob(f".*{PART}"):
+                left.unlink(missing_ok=True)
+            before = self.run()
+            if before is None:
                 document = {
                     "schema": SCHEMA,
                     "name": self.spec.name,
@@ -203,10 +206,21 @@ class RunDirectory:
                     "command": command,
                 }
                 write_json(self.path / "spec.json", document)
+            elif before.spec != self.spec.to_dict():
+                raise UserError(f"{self.path}: holds the run of another spec with the same name")
+            else:
+                self.status = dict(before.status)
             yield
 
     def set_status(self, state: str, **values: Any) -> None:
+        """Rewrite status.json; for a finished run with the hashes of its tables."""
         self.status |= {"state": state, **values, "updated": now()}
+        self.status.pop("sha256", None)
+        if state == "finished":
+            tables = (self.path / f"{name}.csv" for name in ("training", "validation", "evaluation"))
+            self.status["sha256"] = {
+                each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in tables if each.exists()
+            }
         write_json(self.path / "status.json", self.status)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -233,27 +247,3 @@ def _lock(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
-
-
-def _read_csv(path: Path) -> pd.DataFrame | None:
-    import pandas as pd
-
-    if not path.exists():
-        return None
-    try:
-        # pandas 3 reads every float exactly by itself and warns when asked to
-        return pd.read_csv(path) if pd.__version__ >= "3" else pd.read_csv(path, float_precision="round_trip")
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable table ({error})") from error

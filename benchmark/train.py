@@ -2,7 +2,8 @@
 
 Everything random is a function of (spec, iteration): tasks by their index, per-task noise by seed and index, the
 learning rate by iteration. A checkpoint is therefore small — meta-parameters, the meta-optimizer's moments, the best so
-far — and a run that was killed goes on to the same numbers, bit by bit on CPU.
+far — and a run that was killed goes on to the same numbers, bit by bit on CPU. Nor do the workers matter there: the
+gradients of single tasks are added in the order of the tasks, whoever computed them.
 """
 
 from __future__ import annotations
@@ -19,20 +20,18 @@ import torch
 from torch import Tensor
 
 from benchmark import data
+from benchmark.errors import UserError
 from benchmark.evaluate import draw_noise, measure, to_device
-from benchmark.metagrad import meta_gradient
+from benchmark.metagrad import choose, meta_gradient
 from benchmark.parallel import Group
 from benchmark.spec import RunSpec
 from benchmark.statistics import task_interval
+from benchmark.stopping import Interrupted
 from optimizers.base import InnerOptimizer
 
 
 class Diverged(Exception):
     """NaN or Inf in a meta-step's loss or gradient, or at meta-validation."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is written."""
 
 
 @dataclass
@@ -77,12 +76,15 @@ def train(
     Parameters
     ----------
     checkpoint: what `save` got last; training goes on from there.
-    save: called with (payload, progress) at every validation, every `save_every_s` seconds, and when asked to stop.
-    should_stop: polled after each meta-step; when true, `save` is called and :class:`Interrupted` raised.
+    save: called with (payload, progress) before and after every validation, every `save_every_s` seconds, when asked to
+        stop, and when the run diverges.
+    should_stop: polled after each meta-step and each chunk of a validation; when true, :class:`Interrupted` is raised
+        with everything saved but an unfinished validation.
 
     Raises
     ------
     Diverged: with the iteration, when a meta-step is not finite and the spec does not say to skip.
+    UserError: when `checkpoint` does not fit.
     """
     meta_optimizer = create_meta_optimizer(optimizer, spec)
     progress = Progress()
@@ -97,23 +99,37 @@ def train(
         save(snapshot(progress, optimizer, meta_optimizer), progress)
         saved = time.monotonic()
 
-    while progress.iteration < spec.iterations:
-        loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy)
+    while True:
+        try:
+            if _validation_is_due(progress, spec):
+                save_now()
+                _validate(optimizer, dataset, spec, progress, group, device, strategy, should_stop)
+                save_now()
+            if progress.iteration == spec.iterations:
+                break
+            loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy)
+        except Diverged:
+            save_now()
+            raise
         progress.iteration += 1
         progress.losses.append(loss)
         on_step(progress)
-        last = progress.iteration == spec.iterations
-        if progress.iteration % spec.validate_every == 0 or last:
-            _validate(optimizer, dataset, spec, progress, group, device, strategy)
-            save_now()
         stop = group.any_(should_stop())
         if stop or group.any_(time.monotonic() - saved > save_every_s):
             save_now()
-        if stop and not last:
+        if stop:
             raise Interrupted(f"interrupted at iteration {progress.iteration}")
     if progress.best is not None:
         optimizer.load_state_dict(progress.best)
     return progress
+
+
+def _validation_is_due(progress: Progress, spec: RunSpec) -> bool:
+    """Whether these meta-parameters are to be validated and were not yet."""
+    at = progress.iteration
+    if at == 0 or (at % spec.validate_every and at != spec.iterations):
+        return False
+    return not progress.validations or progress.validations[-1]["iteration"] != at
 
 
 def create_meta_optimizer(optimizer: InnerOptimizer, spec: RunSpec) -> torch.optim.Optimizer:
@@ -143,14 +159,7 @@ def _meta_step(
 ) -> float:
     first = progress.iteration * spec.meta_batch
     indices = range(first, first + spec.meta_batch)
-    mine = [indices[i] for i in group.share(len(indices))]
-    batch = data.sample(dataset, "train", spec.ways, spec.shots, spec.query_train, spec.seed, mine)
-    noise = draw_noise(optimizer, spec, "train", mine, device)
-    loss, gradients = mean_over_group(
-        group,
-        len(mine) / len(indices),
-        *meta_gradient(optimizer, to_device(batch, device, spec), steps=spec.steps, strategy=strategy, noise=noise),
-    )
+    loss, gradients = _batch_gradient(optimizer, dataset, spec, indices, group, device, strategy)
     value = float(loss)
     finite = math.isfinite(value) and all(bool(torch.isfinite(each).all()) for each in gradients.values())
     if not finite:
@@ -168,17 +177,45 @@ def _meta_step(
     return value
 
 
-def mean_over_group(
-    group: Group, share: float, loss: Tensor, gradients: dict[str, Tensor]
+def _batch_gradient(
+    optimizer: InnerOptimizer,
+    dataset: data.Dataset,
+    spec: RunSpec,
+    indices: range,
+    group: Group,
+    device: torch.device,
+    strategy: str,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Means over all tasks from means over each rank's own, which are the fraction `share` of all: one all-reduce."""
-    if group.size == 1:
-        return loss, gradients
-    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
-    flat = group.sum_(flat * share)
-    parts = flat[1:].split([gradient.numel() for gradient in gradients.values()])
-    shaped = (part.view_as(gradient) for part, gradient in zip(parts, gradients.values(), strict=True))
-    return flat[0], dict(zip(gradients, shaped, strict=True))
+    """Mean loss and meta-gradient of the training tasks `indices`, computed by all ranks together.
+
+    In a loop over tasks (CPU) the result is the same bit by bit whatever the number of ranks.
+    """
+    mine = [indices[i] for i in group.share(len(indices))]
+    batch = data.sample(dataset, "train", spec.ways, spec.shots, spec.query_train, spec.seed, mine)
+    batch = to_device(batch, device, spec)
+    noise = draw_noise(optimizer, spec, "train", mine, device)
+
+    def flat(rows: slice) -> Tensor:  # [1 + P]
+        part = type(batch)(*(column[rows] for column in batch))
+        drawn = None if noise is None else noise[rows]
+        loss, gradients = meta_gradient(optimizer, part, steps=spec.steps, strategy=strategy, noise=drawn)
+        return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
+
+    parameters = dict(optimizer.named_parameters())
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    if choose(strategy, batch) == "loop":
+        rows = batch.query_x.new_zeros(len(mine), 1 + sum(sizes))
+        for i in range(len(mine)):
+            rows[i] = flat(slice(i, i + 1))
+        first, *others = group.gather(rows, len(indices)).unbind(0)
+        total = first.clone()
+        for row in others:
+            total += row
+        mean = total / len(indices)
+    else:
+        mean = group.sum_(flat(slice(None)) * (len(mine) / len(indices)))
+    parts = zip(parameters.items(), mean[1:].split(sizes), strict=True)
+    return mean[0], {name: part.view_as(parameter) for (name, parameter), part in parts}
 
 
 def _validate(
@@ -189,8 +226,14 @@ def _validate(
     group: Group,
     device: torch.device,
     strategy: str,
+    should_stop: Callable[[], bool],
 ) -> None:
     """Measure on the validation classes and keep the meta-parameters if they are the best so far."""
+
+    def on_chunk(table: pd.DataFrame) -> None:
+        if group.any_(should_stop()):
+            raise Interrupted(f"interrupted in the meta-validation after iteration {progress.iteration}")
+
     table = measure(
         optimizer,
         dataset,
@@ -202,6 +245,7 @@ def _validate(
         group=group,
         device=device,
         strategy=strategy,
+        on_chunk=on_chunk,
     )
     accuracy, nll = task_interval(table["accuracy"]), task_interval(table["nll"])
     progress.validations.append(
@@ -242,16 +286,19 @@ def restore(
     payload: dict[str, Any], optimizer: InnerOptimizer, meta_optimizer: torch.optim.Optimizer | None = None
 ) -> Progress:
     """Load a :func:`snapshot` into `optimizer` (and `meta_optimizer`) and return where training stood."""
-    optimizer.load_state_dict(payload["meta_parameters"])
-    if meta_optimizer is not None:
-        meta_optimizer.load_state_dict(payload["meta_optimizer"])
-    return Progress(
-        iteration=payload["iteration"],
-        losses=payload["losses"].tolist(),
-        skipped=payload["skipped"],
-        validations=list(payload["validations"]),
-        best=payload["best"],
-        best_iteration=payload["best_iteration"],
-        best_accuracy=payload["best_accuracy"],
-        wall_s=payload["wall_s"],
-    )
+    try:
+        optimizer.load_state_dict(payload["meta_parameters"])
+        if meta_optimizer is not None:
+            meta_optimizer.load_state_dict(payload["meta_optimizer"])
+        return Progress(
+            iteration=payload["iteration"],
+            losses=payload["losses"].tolist(),
+            skipped=payload["skipped"],
+            validations=list(payload["validations"]),
+            best=payload["best"],
+            best_iteration=payload["best_iteration"],
+            best_accuracy=payload["best_accuracy"],
+            wall_s=payload["wall_s"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"the checkpoint does not fit this run ({str(error).splitlines()[0]})") from error

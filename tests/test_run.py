@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import data, store
+from benchmark import checkpoints, data, store
 from benchmark.data import pixels
 from tests.conftest import ROOT, Command
 
@@ -39,7 +39,7 @@ def _only(results: Path, method: str) -> Path:
 def _numbers(path: Path) -> dict[str, bytes]:
     """What must be equal bit by bit: tables, and learned meta-parameters."""
     found = {name: (path / name).read_bytes() for name in ("evaluation.csv", "training.csv", "validation.csv")}
-    payload = store.read_checkpoint(path / "checkpoint.pt")
+    payload = checkpoints.read_checkpoint(path / "checkpoint.pt")
     for group in ("meta_parameters", "best"):
         found |= {f"{group}.{key}": value.numpy().tobytes() for key, value in payload[group].items()}
     return found
@@ -187,6 +187,6 @@ def test_resume_refuses_a_checkpoint_of_another_run(
     assert done.returncode == 1
     assert "belongs to another run" in done.stderr
     assert torch.equal(  # and it is left as it was
-        store.read_checkpoint(md / "checkpoint.pt")["losses"],
-        store.read_checkpoint(metasgd / "checkpoint.pt")["losses"],
+        checkpoints.read_checkpoint(md / "checkpoint.pt")["losses"],
+        checkpoints.read_checkpoint(metasgd / "checkpoint.pt")["losses"],
     )

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import store
+from benchmark import checkpoints, store
 from benchmark.errors import UserError
 from benchmark.spec import RunSpec
 from benchmark.store import RunDirectory
@@ -21,8 +21,8 @@ PAYLOAD = {"iteration": 3, "weights": torch.arange(500.0), "nested": {"losses": 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    store.write_checkpoint(path, PAYLOAD)
-    payload, remark = store.read_latest_checkpoint(path)
+    checkpoints.write_checkpoint(path, PAYLOAD)
+    payload, remark = checkpoints.read_latest_checkpoint(path)
     assert payload is not None
     assert torch.equal(payload["weights"], PAYLOAD["weights"])
     assert payload["iteration"] == 3
@@ -39,10 +39,10 @@ def _damage(data: bytes, how: str) -> bytes:
 @pytest.mark.parametrize("how", ["empty", "one", "half", "all but one", "bit"])
 def test_damage_is_found_and_the_previous_checkpoint_serves(tmp_path: Path, how: str) -> None:
     path = tmp_path / "checkpoint.pt"
-    store.write_checkpoint(path, PAYLOAD | {"iteration": 2})
-    store.write_checkpoint(path, PAYLOAD)
+    checkpoints.write_checkpoint(path, PAYLOAD | {"iteration": 2})
+    checkpoints.write_checkpoint(path, PAYLOAD)
     path.write_bytes(_damage(path.read_bytes(), how))
-    payload, remark = store.read_latest_checkpoint(path)
+    payload, remark = checkpoints.read_latest_checkpoint(path)
     assert payload is not None
     assert payload["iteration"] == 2
     assert "checkpoint.pt" in remark
@@ -50,14 +50,14 @@ def test_damage_is_found_and_the_previous_checkpoint_serves(tmp_path: Path, how:
     previous = tmp_path / "checkpoint.prev.pt"
     previous.write_bytes(_damage(previous.read_bytes(), how))
     with pytest.raises(UserError, match="delete the run's directory"):
-        store.read_latest_checkpoint(path)
+        checkpoints.read_latest_checkpoint(path)
 
 
 def test_killed_between_the_two_renames_the_previous_checkpoint_serves(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    store.write_checkpoint(path, PAYLOAD)
+    checkpoints.write_checkpoint(path, PAYLOAD)
     path.rename(tmp_path / "checkpoint.prev.pt")
-    payload, _ = store.read_latest_checkpoint(path)
+    payload, _ = checkpoints.read_latest_checkpoint(path)
     assert payload is not None
 
 
@@ -71,12 +71,12 @@ class _Evil:
 
 def test_malicious_checkpoint_runs_nothing(tmp_path: Path) -> None:
     marker, path = tmp_path / "ran", tmp_path / "checkpoint.pt"
-    store.write_checkpoint(path, {"x": _Evil(marker)})  # with a valid hash: only the unpickler stands in its way
+    checkpoints.write_checkpoint(path, {"x": _Evil(marker)})  # with a valid hash: only the unpickler stands in its way
     with pytest.raises(UserError, match="more than tensors"):
-        store.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     path.write_bytes(pickle.dumps(_Evil(marker)))
     with pytest.raises(UserError, match="not a checkpoint of this benchmark"):
-        store.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     assert not marker.exists()
 
 
@@ -88,7 +88,7 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"table.csv: cannot be written \(No space left on device\)"):
         store.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
@@ -96,15 +96,15 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monk
 
 def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, RunSpec())
-    assert directory.state() is None
+    assert directory.run() is None
     with directory.claim({"torch": "x"}, ["python"]):
         assert store.is_alive(directory.path)
         with (
             pytest.raises(UserError, match="being run by another process"),
-            RunDirectory(tmp_path, RunSpec()).claim({}, []),
+            RunDirectory(tmp_path, RunSpec()).claim({}, [], patience_s=0.1),
         ):
             pass
-        directory.write_table("evaluation", pd.DataFrame({"task": [0], "accuracy": [0.1]}))
+        directory.write_table("evaluation", pd.DataFrame({"task": [0], "accuracy": [0.1], "nll": [2.0]}))
         directory.set_status("running", iteration=1)
         assert store.load_runs(tmp_path)[0].evaluation is None
         directory.set_status("finished")
