@@ -31,7 +31,7 @@ NETWORKS = {
 }
 
 
-def settled(method, network="cnn4", seed=0, **options):
+def settled(method, network="cnn4", seed=0, count=2, **options):
     """(optimizer, batch, noise) in float64, away from the method's special starting point."""
     torch.manual_seed(seed)
     make, tasks = NETWORKS[network]
@@ -39,7 +39,7 @@ def settled(method, network="cnn4", seed=0, **options):
     with torch.no_grad():
         for parameter in optimizer.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    batch = tasks()
+    batch = tasks(count=count)
     generator = torch.Generator().manual_seed(seed)
     drawn = [optimizer.noise(generator) for _ in range(len(batch.support_x))]
     return optimizer, batch, None if drawn[0] is None else torch.stack(drawn).double()
