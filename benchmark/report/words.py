@@ -58,8 +58,10 @@ def over_seeds(cell: Cell) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Three digits of the value, or of the smallest and the largest where they differ."""
-    ends = list(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values)))) if values else [NONE]
-    return " to ".join(ends)
+    if not values:
+        return NONE
+    ends = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in (min(values), max(values)))
+    return " to ".join(dict.fromkeys(ends))
 
 
 def counted(counts: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmark.report import formats, published, table
+from benchmark.report import formats, published, table, words
 from benchmark.report.group import group_runs
 from benchmark.report.terminal import print_table
 from benchmark.store import load_runs
@@ -187,6 +187,13 @@ def test_the_terminal_table_fits_and_a_pipe_gets_markdown(add_run, results):
     assert "\x1b" not in shown(results)
     assert "| MAML" in shown(results)
     assert "MetaCurvature" in shown(results)
+
+
+def test_costs_in_words():
+    assert words.spread([]) == "–"
+    assert words.spread([1778.4]) == "1,778"
+    assert words.spread([1.234, 9.87, 1.2341]) == "1.23 to 9.87"
+    assert words.counted([100, 2_000_000]) == "100 / 2,000,000"
 
 
 def test_nothing_to_show(results):
