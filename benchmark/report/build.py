@@ -21,12 +21,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.files import write_atomic
 from benchmark.report import caveats, claims, figures, formats, page, pairs, plot_geometry, plots, table
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import Group, group_runs
 from benchmark.report.style import styled
-from benchmark.store import load_runs, write_atomic
+from benchmark.store import load_runs
 
 MANY = 16
 """From this many figures on it pays to start processes that save them."""

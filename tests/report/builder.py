@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmark.files import write_json
 from benchmark.spec import RunSpec
-from benchmark.store import SCHEMA, Run, load_run, write_json
+from benchmark.store import SCHEMA, Run, load_run
 
 ENVIRONMENT = {
     "python": "3.12.1",
