@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import cli
+from benchmark import cli, run_verb
 from benchmark.errors import UserError
 from tests.conftest import ROOT, Command
 
@@ -78,16 +78,16 @@ def test_all_is_every_method_once() -> None:
     import optimizers
 
     arguments = cli._parser().parse_args(["run", "--methods", "all"])
-    assert [spec.method for spec in cli.plan(arguments)] == optimizers.available()
+    assert [spec.method for spec in run_verb.plan(arguments)] == optimizers.available()
 
 
 def test_options_reach_the_methods_they_name() -> None:
-    assert cli._method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
+    assert run_verb._method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
         "md": {"sigma": "exp", "adapt": "head", "first_order": True},
         "maml": {"adapt": "head", "first_order": True},
     }
     with pytest.raises(UserError, match="did you mean 'maml'"):
-        cli._method_options(["mal.adapt=head"], ["maml"])
+        run_verb._method_options(["mal.adapt=head"], ["maml"])
 
 
 def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[str]) -> None:

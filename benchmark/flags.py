@@ -1,0 +1,42 @@
+"""Flags and output that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmark.errors import UserError
+
+
+def add_results(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+
+def add_data_root(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="imported data sets; default: $BENCHMARK_DATA or the user's cache folder",
+    )
+
+
+def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
+    """The type of a flag that takes whole numbers separated by commas, each once."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+        except ValueError:
+            raise UserError(f"{flag} must be whole numbers separated by commas, got {text!r}") from None
+
+    return parse
+
+
+def output() -> Console:
+    """Standard output; in a pipe as wide as its lines."""
+    return Console() if sys.stdout.isatty() else Console(width=200)

@@ -1,0 +1,48 @@
+"""The verb ``verify``: prove the methods right, and look at the geometry of what they learned."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmark.errors import UserError
+from benchmark.flags import add_data_root, add_results, output
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", default="all", metavar="A,B|all", help="default: all")
+    parser.add_argument(
+        "--checkpoints",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="directories of trained runs whose learned geometry to measure",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed here, too")
+    add_results(parser)
+    add_data_root(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print what was checked and how far off it was; 1 if a check failed."""
+    import optimizers
+    from benchmark.verify import verify
+
+    methods = [word.strip() for word in arguments.methods.split(",") if word.strip()]
+    if not methods:
+        raise UserError("--methods is empty; name some, or all")
+    if "all" in methods:
+        methods = optimizers.available()
+    for path in arguments.checkpoints:
+        if not (path / "spec.json").exists():
+            raise UserError(f"{path} is not the directory of a run; expected one that holds spec.json, below results/")
+    console = output()
+    results = arguments.results if arguments.results.is_dir() else None
+    console.record = arguments.output is not None
+    records = verify(methods, arguments.checkpoints, console=console, data_root=arguments.data_root, results=results)
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        text = f"$ {arguments.command_line}\n\n{console.export_text()}"
+        arguments.output.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
+    return 0 if all(record.passed for record in records) else 1
