@@ -71,14 +71,14 @@ class Reporter:
 
 
 def _label(spec: RunSpec) -> str:
-    return f"{spec.method} {spec.shots}-shot seed {spec.seed}"
+    return f"{spec.method} {spec.shots}-shot s{spec.seed}"
 
 
 @contextlib.contextmanager
 def _live(console: Console, label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=12),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),

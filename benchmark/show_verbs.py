@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -86,7 +87,7 @@ def _presets(console: Console, arguments: argparse.Namespace) -> None:
 
 def status(arguments: argparse.Namespace) -> None:
     """Print where each run stands; one that says running, but that no process holds, was killed."""
-    runs = store.load_runs(arguments.results)
+    runs = store.load_runs(arguments.results, lambda text: print(f"left out: {text}", file=sys.stderr))
     table = Table("run", "state", "iteration", "validation", "updated", box=None)
     for run in runs:
         state = run.state

@@ -34,13 +34,17 @@ MANY = 16
 
 
 def write(results: Path, reports: Path) -> list[Path]:
-    """Make the whole report on `results` under `reports`; returns the files written, in order."""
-    runs = load_runs(results)
+    """Make the whole report on `results` under `reports`; returns the files written, in order.
+
+    A run that cannot be read is left out, and named among the warnings.
+    """
+    refused: list[str] = []
+    runs = load_runs(results, refused.append, tables=True)
     groups = group_runs(runs)
     findings = read_findings(results)
     compared = pairs.frame(groups)
     judged = claims.judge(groups, compared, findings)
-    warned = caveats.warnings(groups)
+    warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)
     step_ms = findings.step_cost.to_dict()
     parts = {
         "table1.md": formats.markdown(groups, step_ms),
@@ -57,7 +61,7 @@ def write(results: Path, reports: Path) -> list[Path]:
     with styled():
         drawn = list(drawings(groups, compared, findings))
         written += save_all(drawn, reports / "figures")
-    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms)
+    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms, warned)
     return [_write(reports / "index.html", page.render(content)), *written]
 
 

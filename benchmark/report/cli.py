@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from benchmark.store import Run
+
 LEVELS = ("all", "runs", "tasks", "steps")
+
+
+def readable(results: Path) -> list[Run]:
+    """The runs below `results`; those that cannot be read are named on standard error, and hide nothing else."""
+    from benchmark.store import load_runs
+
+    return load_runs(results, lambda text: print(f"left out: {text}", file=sys.stderr), tables=True)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +36,8 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     """Print Table 1, then write the whole report and say where it is."""
     from benchmark.report import build
     from benchmark.report.terminal import print_table
-    from benchmark.store import load_runs
 
-    runs = load_runs(arguments.results)
-    print_table(runs, console)
+    print_table(readable(arguments.results), console)
     for path in build.write(arguments.results, arguments.reports):
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -51,9 +61,8 @@ def compare(arguments: argparse.Namespace, console: Console) -> int:
 def list_runs(arguments: argparse.Namespace, console: Console) -> int:
     """Print every run in ``arguments.results``."""
     from benchmark.report.listing import print_runs
-    from benchmark.store import load_runs
 
-    print_runs(load_runs(arguments.results), console)
+    print_runs(readable(arguments.results), console)
     return 0
 
 
@@ -72,9 +81,8 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def export(arguments: argparse.Namespace, console: Console) -> int:
     """Write one tidy table of everything."""
     from benchmark.report.export import frame, write
-    from benchmark.store import load_runs
 
-    table = frame(load_runs(arguments.results), arguments.level)
+    table = frame(readable(arguments.results), arguments.level)
     write(table, arguments.output)
     console.print(f"{arguments.output}: {len(table):,} lines", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -15,8 +15,8 @@ from benchmark import statistics
 from benchmark.errors import UserError, nearest
 from benchmark.report import pairs, words
 from benchmark.report.cell import Cell
+from benchmark.report.cli import readable
 from benchmark.report.group import Group, group_runs
-from benchmark.store import load_runs
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
     elif any(folders):
         raise UserError(f"{a} and {b}: one is a folder and the other is not; give two methods or two result folders")
     else:
-        found = list(_methods(a, b, group_runs(load_runs(results)), results))
+        found = list(_methods(a, b, group_runs(readable(results)), results))
     if not found:
         raise UserError(f"{a} and {b} have no data set, ways, shots and recipe in common; see 'list runs'")
     known = [each.row["p"] if each.row is not None else math.nan for each in found]
@@ -83,8 +83,8 @@ def _label(name: str, labels: dict[str, str]) -> str:
 
 
 def _folders(a: Path, b: Path) -> Iterator[Comparison]:
-    other = {(group.dataset, group.ways, group.recipe): group for group in group_runs(load_runs(b))}
-    for group in group_runs(load_runs(a)):
+    other = {(group.dataset, group.ways, group.recipe): group for group in group_runs(readable(b))}
+    for group in group_runs(readable(a)):
         match = other.get((group.dataset, group.ways, group.recipe))
         for shots in group.shots if match else ():
             assert match is not None

@@ -20,7 +20,6 @@ from string import Template
 import pandas as pd
 
 from benchmark.report import markup, pairs, table, words
-from benchmark.report.caveats import warnings
 from benchmark.report.claims import Claim
 from benchmark.report.figures import Drawing
 from benchmark.report.group import Group
@@ -44,6 +43,7 @@ class Content:
     drawings: Sequence[Drawing]
     figures: Path
     step_ms: Mapping[str, float]
+    warnings: Sequence[str]
 
 
 def render(content: Content) -> str:
@@ -91,8 +91,8 @@ def answer(content: Content) -> str:
             text = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe: {top.label} {words.text(top)}"
             text += f"; within its interval: {', '.join(cell.label for cell in ties)}" if ties else ""
             lines.append(text + ".")
-    found = warnings(content.groups)
-    box = f'<div class="warnings" role="note"><strong>Before you believe a number</strong>{markup.bullets(found)}</div>'
+    warned = markup.bullets(content.warnings)
+    box = f'<div class="warnings" role="note"><strong>Before you believe a number</strong>{warned}</div>'
     verdicts = [
         [
             Entry(claim.statement),
@@ -104,7 +104,7 @@ def answer(content: Content) -> str:
     summary = markup.table(
         "The paper's claims on these results", ["Claim", "Verdict", "Checks"], verdicts, name="verdicts", sortable=False
     )
-    return (markup.bullets(lines) if lines else "") + (box if found else "") + summary
+    return (markup.bullets(lines) if lines else "") + (box if content.warnings else "") + summary
 
 
 def table_1(groups: Sequence[Group], step_ms: Mapping[str, float]) -> str:

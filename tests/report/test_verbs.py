@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from benchmark.cli import main
 from benchmark.errors import UserError
 from benchmark.report import cli, export
 from benchmark.report.compare import compare, ratios
@@ -202,3 +204,21 @@ def test_a_report_over_two_hundred_runs_takes_less_than_thirty_cpu_seconds(tmp_p
     subprocess.run([sys.executable, "-c", script, *folders], cwd=ROOT, check=True)
     ended = os.times()
     assert ended.children_user - began.children_user + ended.children_system - began.children_system < 30
+
+
+def test_a_run_that_cannot_be_read_hides_nothing_and_is_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = build_run(results, "maml"), build_run(results, "md")
+    (bad.path / "evaluation.csv").write_text("task,accuracy\n0,1.0\n")  # not what its status has the hash of
+    status = json.loads((bad.path / "status.json").read_text())
+    status["sha256"] = {"evaluation.csv": "0" * 64}
+    (bad.path / "status.json").write_text(json.dumps(status))
+    assert main(["report", "--results", str(results), "--reports", str(tmp_path / "reports")]) == 0
+    shown = capsys.readouterr()
+    assert "MAML" in shown.out
+    assert f"left out: {bad.path / 'evaluation.csv'}" in shown.err
+    for name in ("warnings.md", "index.html"):
+        assert bad.name in (tmp_path / "reports" / name).read_text()
+    assert main(["export", "--results", str(results), "--output", str(tmp_path / "all.csv")]) == 0
+    assert good.name in (tmp_path / "all.csv").read_text()
