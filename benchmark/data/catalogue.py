@@ -138,7 +138,7 @@ def _load_known(name: str, base: Path) -> Dataset:
         return load_sine()
     dataset = open_dataset(base / name)
     if dataset is None:
-        raise UserError(f"data set {name!r} is not in {base}: {ENTRIES[name].how}")
+        raise UserError(f"data set {name!r} is not in {base}; get it by {ENTRIES[name].how}")
     return dataset
 
 

@@ -48,9 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Carry out one verb. Errors: :class:`benchmark.errors.UserError`."""
+    """Carry out one verb; its exit status. Errors: :class:`benchmark.errors.UserError`."""
     verbs = {"list": _list, "import": _import, "fetch": _fetch, "info": _info, "preview": _preview, "verify": _verify}
-    return verbs[arguments.data_verb](arguments)
+    try:
+        return verbs[arguments.data_verb](arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the data folder is as it was\n")
+        return 130
 
 
 def _say(line: str = "") -> None:

@@ -142,3 +142,9 @@ def test_images_of_every_kind(forms):
         assert np.abs(decode.decode(kind, look).reshape(3, -1).mean(1) - (200, 50, 90)).max() < 26
     clear = saved(flat.convert("P"), "png", transparency=b"\x80" * 200)
     assert decode.decode(clear, look).shape == (3, 8, 8)
+
+
+def test_a_header_is_not_believed(forms, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 63)
+    with pytest.raises(ValueError, match="8×8 pixels"):
+        decode.decode(forms.png(forms.picture(0)), decode.Look(3, 8))

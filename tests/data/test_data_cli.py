@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmark import data
-from benchmark.data import verify
+from benchmark.data import catalogue, verify
 from benchmark.errors import UserError
 
 
@@ -20,6 +20,15 @@ def test_import_says_what_it_did(cifar_zip, forms, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"imported cifar-fs: 200 images of 100 classes (class folders) into {tmp_path}"
     assert lines[1] == "note: 100 classes without exactly 600 images (first 'apple': 2)"
+
+
+def test_interrupt_is_one_line(cifar_zip, forms, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalogue, "import_dataset", interrupt)
+    assert forms.run_cli("import", "fc100", cifar_zip, "--data-root", tmp_path) == 130
+    assert capsys.readouterr().err.strip().endswith("interrupted; the data folder is as it was")
 
 
 def test_import_of_an_own_set(cifar_zip, forms, tmp_path, capsys):

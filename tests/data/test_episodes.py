@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmark import data
-from benchmark.data import pixels
+from benchmark.data import episodes, pixels
 from benchmark.data.storage import ClassInfo, Dataset
 from benchmark.errors import UserError
 
@@ -88,9 +88,11 @@ def test_the_tasks_are_these():
     batch = draw(numbered(), ways=2, shots=1, query=2, indices=[0, 1])
     assert identity(batch.support_x).tolist() == FIXED_SUPPORT
     assert identity(batch.query_x).tolist() == FIXED_QUERY
+    assert episodes.class_names(numbered(rotations=4), "train", 3, 1, 1, 0, [0]) == [FIXED_ROTATED]
 
 
 FIXED_SUPPORT = [[[2, 4], [0, 7]], [[3, 11], [5, 2]]]
+FIXED_ROTATED = ["c5@270", "c5", "c1@180"]
 FIXED_QUERY = [[[2, 2], [2, 1], [0, 6], [0, 5]], [[3, 9], [3, 1], [5, 9], [5, 5]]]
 
 
@@ -113,15 +115,27 @@ def test_groups_never_serve_both_sides():
         assert len(set(group[0])) == len(set(group[1])) == 2, "each group gives one image before any gives two"
 
 
+def test_few_groups_are_shared_between_both_sides():
+    """Four groups, three shots: two groups serve the support, two the query."""
+    batch = draw(numbered(groups=(2, 4, 5)), shots=3, query=2, indices=range(200))
+    support, query = identity(batch.support_x).reshape(-1, 3, 2), identity(batch.query_x).reshape(-1, 2, 2)
+    for s, q in zip(support[..., 1].numpy(), query[..., 1].numpy(), strict=True):
+        groups = [set(np.searchsorted((2, 4, 5), part, side="right")) for part in (s, q)]
+        assert len(groups[0]) == len(groups[1]) == 2
+        assert not groups[0] & groups[1]
+
+
 def test_rotated_classes():
     dataset = numbered(rotations=4)
     assert [len(names) for names in dataset.splits.values()] == [24, 24, 24]
     assert dataset.splits["train"][:5] == ["c0", "c0@90", "c0@180", "c0@270", "c1"]
     batch = draw(dataset, ways=20, shots=1, query=2, indices=range(20))
+    names = episodes.class_names(dataset, "train", 20, 1, 2, 0, range(20))
     images = torch.cat([pixel_values(batch.support_x), pixel_values(batch.query_x)], 1)
     labels = torch.cat([batch.support_y, batch.query_y], 1)
     corner = {0: 0, 2: 1, 3: 2, 1: 3}  # where the 200 of the upper left goes in so many turns to the left
-    for task, label in zip(images, labels, strict=True):
+    suffix = ["", "@90", "@180", "@270"]
+    for task, label, own in zip(images, labels, names, strict=True):
         seen = []
         for way in range(20):
             turns = [corner[int(image.argmax())] for image in task[label == way]]
@@ -129,6 +143,7 @@ def test_rotated_classes():
             assert len(turns) == 3
             assert len(set(turns)) == len(set(stored)) == 1
             seen.append((stored[0], turns[0]))
+            assert own[way] == f"c{stored[0]}{suffix[turns[0]]}"
         assert len(set(seen)) == 20
 
 

@@ -25,6 +25,7 @@ def test_own_folder_split_at_random(forms, tmp_path):
     again, _ = forms.imported("again", path, tmp_path / "root", split_seed=3)
     other, _ = forms.imported("other", path, tmp_path / "root", split_seed=4)
     assert again.splits == dataset.splits != other.splits
+    assert again.hash == dataset.hash != other.hash, "the same pixels in another split are another set"
     small, _ = forms.imported("small", path, tmp_path / "root", image_size=10, grey=True)
     assert small.image_shape == (1, 10, 10)
     row = next(row for row in data.available(tmp_path / "root") if row["name"] == "mine")
