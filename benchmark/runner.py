@@ -265,6 +265,9 @@ def _train_status(directory: RunDirectory, progress: Progress, size: int, state:
 def _finish(
     directory: RunDirectory, table: pd.DataFrame, progress: Progress, *, meta_parameters: int, evaluate_s: float
 ) -> None:
+    if progress.losses:  # again: they may be what was damaged
+        directory.write_table("training", progress.training_table())
+        directory.write_table("validation", progress.validation_table())
     directory.write_table("evaluation", table)
     _train_status(directory, progress, meta_parameters)
     wall = {"train": round(progress.wall_s, 1), "evaluate": round(evaluate_s, 1)}

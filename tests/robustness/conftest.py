@@ -1,0 +1,17 @@
+"""One unbroken tiny run, to hold broken ones against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.helpers import TINY, execute
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of :data:`TINY`, run without a break."""
+    results = tmp_path_factory.mktemp("unbroken")
+    assert execute(results) == "finished"
+    return results / TINY.name

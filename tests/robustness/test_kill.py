@@ -1,0 +1,243 @@
+"""Killed anywhere, the same command goes on to the same numbers; asked to stop, it stops soon and says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import evaluate, store
+from benchmark.spec import RunSpec
+from benchmark.stopping import Interrupted, Stop
+from tests.conftest import ROOT
+from tests.robustness.helpers import TINY, execute, numbers, state
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that the code does on its way out has an effect."""
+
+
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``kill("fsync", 3)`` dies at the third call of ``os.fsync``; ``kill()`` brings back to life."""
+    real = {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
+    dead = False
+
+    def arm(name: str = "", nth: int = 0) -> None:
+        nonlocal dead
+        dead, calls = False, 0
+
+        def wrapped(which: str) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal dead, calls
+                if dead:  # what cleans up does not run either
+                    return None
+                if which == name:
+                    calls += 1
+                    if calls == nth:
+                        dead = True
+                        raise Killed
+                return real[which](*arguments, **options)
+
+            return call
+
+        for each in real:
+            monkeypatch.setattr(os, each, wrapped(each))
+
+    yield arm
+    arm()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_at_any_write_it_goes_on_to_the_same_numbers(
+    call: str, kill: Any, unbroken: Path, tmp_path: Path
+) -> None:
+    """``fsync``: in mid-write. ``replace``: between write and rename, and between the two renames of a checkpoint."""
+    expected, deaths = numbers(unbroken), 0
+    for nth in range(1, 100):
+        kill(call, nth)
+        results = tmp_path / str(nth)
+        try:
+            execute(results)
+        except Killed:
+            deaths += 1
+        else:
+            break
+        if nth % 3 == 0:  # and once more, a little later
+            kill(call, 4)
+            with pytest.raises(Killed):
+                execute(results)
+        kill()
+        store.load_runs(results, tables=True)  # a reader finds nothing torn
+        assert execute(results) == "finished"
+        assert numbers(results / TINY.name) == expected
+        assert not list((results / TINY.name).glob(".*")), "left half written"
+        shutil.rmtree(results)
+    assert deaths > 15
+
+
+class StopAt(Stop):
+    """Asked to stop at the n-th time it is looked at."""
+
+    def __init__(self, nth: int) -> None:
+        super().__init__()
+        self.left = nth
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any meta-step, inside a meta-validation, and while measuring."""
+    monkeypatch.setattr(evaluate, "CHUNK", 3)
+    expected, messages = numbers(unbroken), set()
+    for nth in range(100):
+        results = tmp_path / str(nth)
+        try:
+            execute(results, stop=StopAt(nth))
+        except Interrupted as stopped:
+            messages.add(str(stopped).partition(" iteration")[0])
+        else:
+            break
+        assert state(results) == "interrupted"
+        assert execute(results) == "finished"
+        assert numbers(results / TINY.name) == expected
+        shutil.rmtree(results)
+    assert messages == {
+        "interrupted at",
+        "interrupted in the meta-validation after",
+        "interrupted while measuring",
+    }
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import optimizers
+from benchmark import stopping
+from optimizers.gd import GradientDescent
+from tests.robustness.helpers import execute_all, tiny
+
+class Slow(GradientDescent):
+    def objective(self, task, trajectory):
+        print("step", flush=True)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        return super().objective(task, trajectory)
+
+optimizers.register("slow", Slow)
+stopping.DROP_AFTER_S = float(sys.argv[2])
+execute_all(Path(sys.argv[1]), tiny(method="slow"))
+"""
+
+
+@pytest.mark.parametrize(("number", "drop_after_s", "signals"), [(signal.SIGTERM, 0.5, 1), (signal.SIGINT, 60.0, 2)])
+def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
+    number: signal.Signals, drop_after_s: float, signals: int, tmp_path: Path
+) -> None:
+    line = [sys.executable, "-c", SLOW, str(tmp_path), str(drop_after_s)]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"step\n"
+        asked = time.monotonic()
+        for _ in range(signals):
+            process.send_signal(number)
+            time.sleep(0.2)
+        assert process.wait(timeout=10) == 128 + number
+        assert time.monotonic() - asked < 10
+    run = store.load_run(next(tmp_path.glob("*-slow-*")))
+    assert run.state == ("interrupted" if signals == 1 else "running")  # at once: with no time to write
+    assert not store.is_alive(run.path)
+
+
+FLAGS = """
+    --methods metasgd --dataset sine --network sine-mlp --ways 1 --shots 3 --channels 8 --iterations 1500 --meta-batch 3
+    --query-train 3 --query-test 3 --steps 1 --validate-every 400 --validation-tasks 6 --tasks 12 --device cpu
+"""
+
+
+def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(tmp_path: Path) -> None:
+    """SIGTERM with two workers, then SIGKILL with two, then the rest in one process: as if unbroken in one."""
+    results, environment = tmp_path / "results", {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "benchmark", "run", *FLAGS.split(), "--results", str(results)]
+
+    def start(workers: int) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*line, "--workers", str(workers)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def until(process: subprocess.Popen, iteration: int) -> Path:
+        """Wait for a checkpoint of at least this iteration."""
+        for _ in range(6000):
+            for path in results.glob("*/status.json"):
+                if store.load_run(path.parent).status.get("iteration", 0) >= iteration:
+                    return path.parent
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        raise AssertionError("never came so far")
+
+    with start(2) as process:
+        path = until(process, 400)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert time.monotonic() - asked < 10
+    run = store.load_run(path)
+    assert run.state == "interrupted"
+    reached = run.status["iteration"]
+    assert 400 <= reached < 1500
+    with start(2) as process:
+        until(process, 400 * (reached // 400 + 1))
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    assert store.load_run(path).state == "running"
+    with start(1) as process:
+        _, shown = process.communicate(timeout=120)
+        assert process.returncode == 0, shown
+    spec = RunSpec.from_dict(run.spec)
+    assert execute(tmp_path / "unbroken", spec) == "finished"
+    assert numbers(path) == numbers(tmp_path / "unbroken" / spec.name)
+
+
+DEAF = """
+import signal, sys, time
+from benchmark.parallel import launch
+
+def deaf(group):
+    signal.signal(signal.SIGTERM, lambda number, frame: print("asked", flush=True))
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+
+if __name__ == "__main__":
+    launch(deaf, (), workers=2)
+"""
+
+
+def test_a_second_signal_ends_workers_that_do_not_listen(tmp_path: Path) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text(DEAF.lstrip())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        process.send_signal(signal.SIGTERM)
+        assert [process.stdout.readline() for _ in range(2)] == ["asked\n"] * 2
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 128 + signal.SIGTERM
+        assert time.monotonic() - asked < 5
+        assert process.stdout.read() == "", "a worker lives"  # its end of the pipe is closed when it ends
