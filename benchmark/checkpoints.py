@@ -23,6 +23,20 @@ from benchmark.spec import RunSpec
 from benchmark.store import write_atomic
 
 MAGIC = b"inner-optimizer-benchmark checkpoint 1\n"
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "iteration": int,
+    "meta_parameters": dict,
+    "meta_optimizer": dict,
+    "losses": Tensor,
+    "skipped": int,
+    "validations": list,
+    "best": (dict, type(None)),
+    "best_iteration": int,
+    "best_accuracy": float,
+    "wall_s": float,
+}
+"""What :func:`benchmark.train.snapshot` saves."""
+
 AFRESH = "delete the run's directory to start it afresh"
 
 
@@ -84,12 +98,15 @@ def ownership(spec: RunSpec, dataset_hash: str) -> dict[str, str]:
 
 
 def require_ownership(payload: dict[str, Any], owner: dict[str, str], path: Path) -> None:
-    """:class:`UserError`, naming the first field that is another's, unless `payload` is `owner`'s."""
+    """:class:`UserError`, naming the first field that is not `owner`'s or not of its kind, unless all are."""
     found = payload.get("owner")
     found = found if isinstance(found, dict) else {}
     for key, value in owner.items():
         if found.get(key) != value:
             raise UserError(f"{path}: belongs to another run ({key} is {found.get(key)!r}, not {value!r}); {AFRESH}")
+    for key, kind in FIELDS.items():
+        if not isinstance(payload.get(key), kind):
+            raise UserError(f"{path}: {key} of this checkpoint is {type(payload.get(key)).__name__}; {AFRESH}")
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmark import recipes, store
@@ -99,9 +100,9 @@ def status(arguments: argparse.Namespace) -> None:
             run.name,
             state,
             f"{iteration}/{total}" if total else "–",
-            f"{100 * best:.1f} %" if best is not None else "–",
-            run.status.get("updated", ""),
+            "–" if best is None else f"{100 * best:.1f} %" if best >= 0 else f"loss {-best:.3g}",
+            escape(run.status.get("updated", "")),
         )
         if run.status.get("message"):
-            table.add_row(f"  {run.status['message']}")
+            table.add_row(f"  {escape(run.status['message'])}")
     output().print(table)
