@@ -62,7 +62,12 @@ def cifar_images(size=32):
     """(class, file name, pixels, half) of a CIFAR-100 with one training and one test image a class."""
     names = sorted(name for part in formats.class_lists("cifar-fs").values() for name in part)
     return [
-        (name, f"{name[:5]}_s_{half}{number:04d}.png", picture(2 * number + half, size), ("train", "test")[half])
+        (
+            name,
+            f"{name[:5]}_s_{half}{number:04d}.png",
+            picture(2 * number + half, size),
+            ("train", "test")[(half + number) % 2],
+        )
         for number, name in enumerate(names)
         for half in (0, 1)
     ]

@@ -80,3 +80,21 @@ def test_distortion_takes_the_task_from_pixels(distort, low, high):
     plain = Dataset("glyphs", images, (1, 28, 28), tuple(classes), "")
     accuracy, _ = pixels.evaluate(data.sample(plain, "test", 5, 1, 15, seed=0, indices=range(400)))
     assert low < accuracy.mean() < high
+
+
+def test_distortions_are_what_they_say():
+    """A = R(angle) · shear · scale: taken apart again, each part fills its range and no more."""
+    matrices, shifts = glyphs._distortions(np.random.Generator(np.random.PCG64(0)), 4000)
+    scale = np.sqrt(np.linalg.det(matrices))
+    angle = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
+    back = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
+    shear = (back @ matrices / scale[:, None, None])[:, 0, 1]
+    for values, low, high in (
+        (np.rad2deg(angle), -20, 20),
+        (scale, 0.75, 1.1),
+        (shear, -0.25, 0.25),
+        (shifts, -2.5, 2.5),
+    ):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < values.max() <= high
+        assert abs(values.mean() - (low + high) / 2) < 0.03 * (high - low)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import data
 from benchmark.data import build, decode, sources, verify
-from benchmark.data.storage import ArrayWriter
+from benchmark.data.storage import ArrayWriter, ClassInfo, set_hash
 from benchmark.errors import UserError
 
 
@@ -136,3 +136,14 @@ def test_plans_with_a_class_twice_or_a_file_twice_are_refused(forms, tmp_path):
         plan = build.Plan("test", decode.Look(3, 8), parts)
         with sources.open_source(path) as source, pytest.raises(UserError, match=message):
             build.build(plan, source, tmp_path / "root", "x")
+
+
+def test_the_hash_covers_names_splits_and_groups():
+    plain = ClassInfo("a", "train", 4)
+    others = [
+        ClassInfo("b", "train", 4),
+        ClassInfo("a", "val", 4),
+        ClassInfo("a", "train", 3),
+        ClassInfo("a", "train", 4, (2, 2)),
+    ]
+    assert len({set_hash("pixels", [c]) for c in [plain, *others]} | {set_hash("other", [plain])}) == 6
