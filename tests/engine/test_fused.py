@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from benchmark import fused
+from benchmark import channels_last, fused
 
 
 def plain(x, weight, gamma, beta):
@@ -36,13 +36,23 @@ def both_derivatives(block, inputs, which):
 @pytest.mark.parametrize("which", [(0, 1, 2, 3), (0,), (1,), (2,), (3,)], ids=str)
 @pytest.mark.parametrize("with_x", [True, False])
 @pytest.mark.parametrize(
-    ("shape", "piece_bytes"),
-    [((6, 3, 9, 11), None), ((6, 1, 8, 8), None), ((6, 4, 12, 12), 6000), ((7, 2, 8, 8), 2600)],
-    ids=["odd sizes", "one channel", "one image a piece", "uneven pieces"],
+    ("shape", "piece_bytes", "few"),
+    [
+        ((6, 3, 9, 11), None, True),
+        ((6, 3, 9, 11), None, False),
+        ((6, 1, 8, 8), None, True),
+        ((6, 1, 8, 8), None, False),
+        ((6, 4, 12, 12), 6000, True),
+        ((7, 2, 8, 8), 6000, False),
+    ],
+    ids=["odd sizes", "as if large", "one channel", "one channel, as if large", "one image a piece", "uneven pieces"],
 )
-def test_both_derivatives_equal_plain(shape, piece_bytes, with_x, which, monkeypatch):
+def test_both_derivatives_equal_plain(shape, piece_bytes, few, with_x, which, monkeypatch):
+    if not few:
+        monkeypatch.setattr(channels_last, "FEW_VALUES", 0)
+        monkeypatch.setattr(channels_last, "FEW_ROWS", 0)
     if piece_bytes:
-        monkeypatch.setattr(fused, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(channels_last, "PIECE_BYTES", piece_bytes)
     inputs = inputs_of(shape, with_x=with_x)
     expected = both_derivatives(plain, inputs, which)
     found = both_derivatives(fused.conv_norm_relu_pool, inputs, which)
@@ -73,8 +83,8 @@ def test_without_a_graph_the_convolution_is_not_kept():
     inputs = inputs_of((6, 3, 8, 8))
     with torch.no_grad():
         torch.testing.assert_close(fused.conv_norm_relu_pool(*inputs), plain(*inputs), rtol=1e-12, atol=1e-12)
-        assert len(fused._forward(*inputs, keep=False)) == 5
-        assert len(fused._forward(*inputs, keep=True)) == 6
+        assert len(channels_last.forward(*inputs, keep=False)[1]) == 0
+        assert len(channels_last.forward(*inputs, keep=True)[1]) == 1
 
 
 def test_under_function_transforms():
