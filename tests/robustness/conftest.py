@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.helpers import TINY, execute
+from tests.robustness.poisons import POISONS
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("unbroken")
     assert execute(results) == "finished"
     return results / TINY.name
+
+
+@pytest.fixture
+def poisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of :mod:`tests.robustness.poisons`, registered for one test."""
+    from optimizers import registry
+
+    for name, method in POISONS.items():
+        monkeypatch.setitem(registry._registered, name, method)
