@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 import optimizers
+from benchmark import checkpoints as saved
 from benchmark import data, store
 from benchmark.adapt import adapt, support_gradient
 from benchmark.errors import UserError
@@ -29,7 +31,9 @@ from optimizers import geometry, testing
 from optimizers.base import InnerOptimizer, Params
 from optimizers.mirror import DualDescent
 
-__all__ = ["Record", "verify"]
+__all__ = ["Record", "verify", "write_geometry"]
+
+MEASURES = ("least", "greatest", "residual", "asymmetry", "condition")
 
 
 def verify(
@@ -38,10 +42,12 @@ def verify(
     *,
     console: Console | None = None,
     data_root: Path | None = None,
+    results: Path | None = None,
 ) -> list[Record]:
     """Check `methods` by name, and the geometry at `checkpoints`, the directories of trained runs of any method.
 
-    Tables go to `console` as they are ready. All records are returned; the caller asks whether all passed.
+    Tables go to `console` as they are ready, and the geometry to ``geometry.csv`` in the folder `results`, where the
+    report finds it. All records are returned; the caller asks whether all passed.
     """
     console = console or Console(width=200)
     try:
@@ -60,6 +66,8 @@ def verify(
     rows = [_counter_example(), *(row for name in names for row in _untrained(name))]
     rows += [_trained(Path(path), data_root) for path in checkpoints or ()]
     console.print(_geometry_table(rows))
+    if results is not None:
+        write_geometry(rows, results / "geometry.csv")
     failed = [row for row in found + rows if not row.passed]
     total = len(found) + len(rows)
     console.print(f"\n{total - len(failed)} of {total} checks passed", highlight=False)
@@ -110,7 +118,7 @@ def _trained(path: Path, data_root: Path | None) -> Record:
     from benchmark.runner import build
 
     spec = RunSpec.from_dict(store.load_run(path).spec)
-    payload, _ = store.read_latest_checkpoint(path / "checkpoint.pt")
+    payload, _ = saved.read_latest_checkpoint(path / "checkpoint.pt")
     if payload is None:
         raise UserError(f"{path}: no checkpoint.pt; run it here first: checkpoints are not committed")
     dataset = data.load(spec.dataset, data_root)
@@ -120,7 +128,8 @@ def _trained(path: Path, data_root: Path | None) -> Record:
     noise = draw_noise(optimizer, spec, "test", range(2), torch.device("cpu"))
     each = tasks(to_device(batch, torch.device("cpu"), spec))
     doubled = [Task(*(t.double() if t.is_floating_point() else t for t in vars(task).values())) for task in each]
-    return _measure(spec.method, path.name, optimizer.double(), doubled, noise, steps=spec.steps)
+    record = _measure(spec.method, path.name, optimizer.double(), doubled, noise, steps=spec.steps)
+    return replace(record, run=path.name)
 
 
 def _measure(
@@ -147,7 +156,33 @@ def _measure(
     )
     kept = name != "md-convex" or (worst.monotone and worst.symmetric)
     detail = "" if kept else "expected monotone and symmetric"
-    return Record(name, where, kept, detail, geometry=worst, cosine=min(cosines))
+    size = sum(p.numel() for p in optimizer.start().values())
+    return Record(name, where, kept, detail, geometry=worst, cosine=min(cosines), parameters=size)
+
+
+def write_geometry(rows: Sequence[Record], path: Path) -> None:
+    """One row for each start and each checkpoint in the CSV at `path`; rows of other methods and runs are kept."""
+    fresh = pd.DataFrame(
+        [
+            {
+                "method": row.method,
+                "run": row.run,
+                "stage": "trained" if row.run else "start",
+                "parameters": row.parameters,
+                **{each: getattr(row.geometry, each) for each in MEASURES},
+                "cosine": row.cosine,
+            }
+            for row in rows
+            if row.geometry is not None and (row.run or row.check == "start")
+        ]
+    )
+    if path.exists():
+        old = pd.read_csv(path, keep_default_na=False, na_values={each: [""] for each in (*MEASURES, "cosine")})
+        told = set(zip(fresh["method"], fresh["run"], fresh["stage"], strict=True))
+        stay = [each not in told for each in zip(old["method"], old["run"], old["stage"], strict=True)]
+        fresh = pd.concat([old[stay], fresh], ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh.to_csv(path, index=False)
 
 
 def _geometry_table(rows: Sequence[Record]) -> Table:

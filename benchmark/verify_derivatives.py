@@ -33,7 +33,13 @@ class Record:
     value: float | None = None
     """How far off it was, or what was counted."""
     geometry: geometry.Geometry | None = None
+    """For a check of the geometry: what was found,"""
     cosine: float | None = None
+    """the cosine between step and −G,"""
+    parameters: int | None = None
+    """the number d of adapted parameters,"""
+    run: str = ""
+    """and the run whose checkpoint it was."""
 
 
 def derivatives(name: str) -> Iterator[Record]:

@@ -115,6 +115,9 @@ class BlockIAF(nn.Module):
         Mode matrices of the heads that start at zero: ``last`` (everything trains) or ``all`` (as released).
     """
 
+    to_blocks: Tensor
+    to_groups: Tensor
+
     def __init__(
         self,
         start: Mapping[str, Tensor],
@@ -126,38 +129,48 @@ class BlockIAF(nn.Module):
         super().__init__()
         self.sigma = sigma
         self.blocks = [tuple(block) for block in blocks]
-        self.order = tuple(name for block in self.blocks for name in block)
-        shapes = {name: tuple(start[name].shape) for name in self.order}
+        order = [name for block in self.blocks for name in block]
+        shapes = {name: tuple(start[name].shape) for name in order}
         like = next(iter(start.values()))
-        first, rest = self.blocks[0], [name for block in self.blocks[1:] for name in block]
-        coded = [name for block in self.blocks[:-1] for name in block] if rest else []
+        self.groups = group(order, shapes)  # in each, block 1 comes first and the last block last
+        coded = order[: len(order) - len(self.blocks[-1])] if len(self.blocks) > 1 else []
+        self.first = [sum(name in self.blocks[0] for name in g.names) for g in self.groups]
+        self.coded = [sum(name in coded for name in g.names) for g in self.groups]
 
-        self.first = group(first, shapes)
-        self.first_scale = nn.ParameterList([like.new_zeros(len(g), *g.modes) for g in self.first])
-        self.first_shift = nn.ParameterList([like.new_zeros(len(g), *g.modes) for g in self.first])
+        # by the number of their group, where it has such members
+        self.first_scale, self.first_shift = nn.ParameterDict(), nn.ParameterDict()
+        self.encoders, self.decoders, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for i, (g, first, with_code) in enumerate(zip(self.groups, self.first, self.coded, strict=True)):
+            chain, count = pyramid(g.modes), len(g) - first
+            if first:
+                self.first_scale[str(i)] = nn.Parameter(like.new_zeros(first, *g.modes))
+                self.first_shift[str(i)] = nn.Parameter(like.new_zeros(first, *g.modes))
+            if with_code:
+                self.encoders[str(i)] = ModeMLP(with_code, chain, like)
+            if count:
+                self.decoders[str(i)] = ModeMLP(count, chain[:0:-1], like)
+                self.heads[str(i)] = ModeLayer(2 * count, chain[1], chain[0], like, zero=zero)  # a, then m
 
-        self.coded, self.decoded = group(coded, shapes), group(rest, shapes)
-        code = {name: pyramid(modes(shapes[name]))[-1] for name in self.order}
-        self.encoders = nn.ModuleList(ModeMLP(len(g), pyramid(g.modes), like) for g in self.coded)
-        self.decoders = nn.ModuleList(ModeMLP(len(g), pyramid(g.modes)[:0:-1], like) for g in self.decoded)
-        heads = [(len(g), pyramid(g.modes)[1], g.modes) for g in self.decoded]
-        self.scale_heads = nn.ModuleList(ModeLayer(*head, like, zero=zero) for head in heads)
-        self.shift_heads = nn.ModuleList(ModeLayer(*head, like, zero=zero) for head in heads)
-        self.links = nn.ModuleList()  # codes of blocks < i → decoder inputs of block i
-        self.code_sizes = {name: math.prod(code[name]) for name in self.order}
-        sizes = [sum(self.code_sizes[name] for name in block) for block in self.blocks]
+        size = {name: math.prod(pyramid(modes(shapes[name]))[-1]) for name in order}
+        sizes = [sum(size[name] for name in block) for block in self.blocks]
         self.known = list(itertools.accumulate(sizes[:-1]))
-        for known, size in zip(self.known, sizes[1:], strict=True):
-            self.links.append(nn.Linear(known, size).to(like))
+        self.links = nn.ModuleList()  # codes of blocks < i → decoder inputs of block i
+        for known, own in zip(self.known, sizes[1:], strict=True):
+            self.links.append(nn.Linear(known, own).to(like))
+        # codes come out group by group and are needed block by block; decoder inputs the other way round
+        in_groups = [name for g, n in zip(self.groups, self.coded, strict=True) for name in g.names[:n]]
+        out_groups = [name for g, n in zip(self.groups, self.first, strict=True) for name in g.names[n:]]
+        out_blocks = [name for block in self.blocks[1:] for name in block]
+        self.register_buffer("to_blocks", _moves(in_groups, coded, size).to(like.device), persistent=False)
+        self.register_buffer("to_groups", _moves(out_blocks, out_groups, size).to(like.device), persistent=False)
         self._wake({name: value.detach() for name, value in start.items()})
 
     def forward(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """z → φ, both keyed by name."""
+        stacks = [g.stack(z) for g in self.groups]
         phi: dict[str, Tensor] = {}
-        for members, a, m in zip(self.first, self.first_scale, self.first_shift, strict=True):
-            phi |= members.split(members.stack(z) * self.scale(a) + m)
-        for members, (a, m) in zip(self.decoded, self.conditions(z), strict=True):
-            phi |= members.split(members.stack(z) * self.scale(a) + m)
+        for g, x, (a, m) in zip(self.groups, stacks, self.conditions(stacks), strict=True):
+            phi |= g.split(x * self.scale(a) + m)
         return {name: phi[name] for name in z}
 
     def inverse(self, phi: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -172,54 +185,63 @@ class BlockIAF(nn.Module):
         """Scales σ(a) and shifts m at z, by name: φ = z ⊙ σ(a) + m."""
         scale: dict[str, Tensor] = {}
         shift: dict[str, Tensor] = {}
-        constant = list(zip(self.first_scale, self.first_shift, strict=True))
-        for members, (a, m) in zip([*self.first, *self.decoded], [*constant, *self.conditions(z)], strict=True):
-            scale |= members.split(self.scale(a))
-            shift |= members.split(m)
+        for g, (a, m) in zip(self.groups, self.conditions([g.stack(z) for g in self.groups]), strict=True):
+            scale |= g.split(self.scale(a))
+            shift |= g.split(m)
         return scale, shift
 
     def scale(self, a: Tensor) -> Tensor:
         """σ(a) > 0 with σ(0) = 1."""
         return a.exp() if self.sigma == "exp" else 2 * a.sigmoid()
 
-    def conditions(self, z: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """(a, m), each [G, *modes], of every group of blocks 2, 3, …"""
-        found = []
-        modules = zip(self.decoders, self.scale_heads, self.shift_heads, strict=True)
-        for x, (decoder, scale, shift) in zip(self._linked(self._codes(z)), modules, strict=True):
-            x = decoder(x)
-            found.append((scale(x), shift(x)))
+    def conditions(self, stacks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """(a, m), each [G, *modes], of every group at the stacked z."""
+        found: list[tuple[Tensor, Tensor]] = []
+        inputs = self._decoder_inputs(stacks)
+        for i in map(str, range(len(self.groups))):
+            parts = [(self.first_scale[i], self.first_shift[i])] if i in self.first_scale else []
+            if i in self.decoders:
+                x = self.decoders[i](inputs[i])
+                a, m = self.heads[i](torch.cat([x, x])).split(len(x))
+                parts.append((a, m))
+            scales, shifts = zip(*parts, strict=True)
+            found.append(parts[0] if len(parts) == 1 else (torch.cat(scales), torch.cat(shifts)))
         return found
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one evaluation."""
         layers = sum(layer.multiply_adds() for layer in self.modules() if isinstance(layer, ModeLayer))
         links = sum(math.prod(link.weight.shape) for link in self.links if isinstance(link, nn.Linear))
-        return int(layers + links + sum(len(g) * math.prod(g.modes) for g in [*self.first, *self.decoded]))
+        return int(layers + links + sum(len(g) * math.prod(g.modes) for g in self.groups))
 
-    def _codes(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        codes: dict[str, Tensor] = {}
-        for members, encoder in zip(self.coded, self.encoders, strict=True):
-            x = encoder(members.stack(z))
-            codes |= dict(zip(members.names, x.flatten(1).unbind(0), strict=True))
-        return codes
-
-    def _linked(self, codes: Mapping[str, Tensor]) -> list[Tensor]:
-        """Codes by name → decoder inputs [G, code] of every decoded group."""
+    def _decoder_inputs(self, stacks: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the codes of earlier blocks say to the tensors that are not in block 1: [G, *code] by group."""
         if not self.links:
-            return []
-        flat = torch.cat([codes[name] for name in self.order if name in codes])
-        inputs: dict[str, Tensor] = {}
-        for link, known, block in zip(self.links, self.known, self.blocks[1:], strict=True):
-            out = link(flat[:known])
-            inputs |= dict(zip(block, out.split([self.code_sizes[name] for name in block]), strict=True))
-        return [torch.stack([inputs[name].reshape(pyramid(g.modes)[-1]) for name in g.names]) for g in self.decoded]
+            return {}
+        codes = [encoder(stacks[int(i)][: self.coded[int(i)]]).flatten() for i, encoder in self.encoders.items()]
+        flat = torch.cat(codes).index_select(0, self.to_blocks)
+        said = torch.cat([link(flat[:known]) for link, known in zip(self.links, self.known, strict=True)])
+        shapes = {}
+        for i in self.decoders:
+            g = self.groups[int(i)]
+            shapes[i] = (len(g) - self.first[int(i)], *pyramid(g.modes)[-1])
+        parts = said.index_select(0, self.to_groups).split([math.prod(shape) for shape in shapes.values()])
+        return {i: part.reshape(shape) for (i, shape), part in zip(shapes.items(), parts, strict=True)}
 
     @torch.no_grad()
     def _wake(self, z: Mapping[str, Tensor]) -> None:
-        for members, encoder in zip(self.coded, self.encoders, strict=True):
+        stacks = [g.stack(z) for g in self.groups]
+        for i, encoder in self.encoders.items():
             assert isinstance(encoder, ModeMLP)
-            encoder.wake(members.stack(z))
-        for x, decoder in zip(self._linked(self._codes(z)), self.decoders, strict=True):
+            encoder.wake(stacks[int(i)][: self.coded[int(i)]])
+        for i, x in self._decoder_inputs(stacks).items():
+            decoder = self.decoders[i]
             assert isinstance(decoder, ModeMLP)
             decoder.wake(x)
+
+
+def _moves(now: Sequence[str], then: Sequence[str], size: Mapping[str, int]) -> Tensor:
+    """Index that takes the concatenation of `now`, each name `size` entries long, to that of `then`."""
+    offsets = dict(zip(now, itertools.accumulate((size[name] for name in now), initial=0), strict=False))
+    places = [torch.arange(offsets[name], offsets[name] + size[name]) for name in then]
+    return torch.cat(places) if places else torch.empty(0, dtype=torch.int64)

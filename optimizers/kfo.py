@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State
 from optimizers.errors import choice
-from optimizers.modes import group, mode_products
+from optimizers.modes import group, leading_last, mode_products
 
 
 class MetaKFO(InnerOptimizer):
@@ -126,6 +126,6 @@ def _gram_products(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     lead = x.shape[: 0 if single else 1]
     for factor in (left, right):
         sizes = x.shape[len(lead) :]
-        flat = x.reshape(*lead, sizes[0], -1).mT  # [(G,) rest, n]
+        flat = leading_last(x.reshape(*lead, sizes[0], -1))  # [(G,) rest, n]
         x = (flat @ factor.mT @ factor).reshape(*lead, *sizes[1:], sizes[0])
     return x.unsqueeze(0) if single else x

@@ -58,25 +58,39 @@ def group(names: Sequence[str], shapes: Mapping[str, Shape]) -> list[Group]:
     return [Group(members, shapes) for members in found.values()]
 
 
+def leading_last(x: Tensor) -> Tensor:
+    """[…, n, rest] → [… , rest, n]: a view, or a copy where it is small and its factor large.
+
+    For few rows and a large factor, BLAS is several times faster, above all in the backward pass, on rows in memory
+    order.
+    """
+    return x.mT.contiguous() if x.shape[-1] < x.shape[-2] else x.mT
+
+
 def mode_products(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
     """``x ×₁ F₁ ×₂ F₂ … + bias`` for a stack: x [G, n₁, …], F_m [G, o_m, n_m], bias [G, o₁, …] → [G, o₁, …].
 
     Each product contracts the leading mode and appends the new one at the end, so that every intermediate is
-    contiguous and only views lie between the matmuls. A stack of one is multiplied unbatched: under vmap its factors
-    are then shared by all tasks instead of being copied for each.
+    contiguous and only views lie between the matmuls; modes without a factor come out in front. A stack of one is
+    multiplied unbatched: under vmap its factors, which may be large, are then shared by all tasks.
     """
-    single = x.shape[0] == 1
-    sizes = list(x.shape[1:])
-    x = x.squeeze(0) if single else x
+    if x.shape[0] > 1:
+        return _products(x, factors, bias, 1)
+    alone = None if bias is None else bias.squeeze(0)
+    return _products(x.squeeze(0), [factor.squeeze(0) for factor in factors], alone, 0).unsqueeze(0)
+
+
+def _products(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None, batched: int) -> Tensor:
+    """:func:`mode_products` with `batched` = 1, or of a single tensor without the stack's axis with 0."""
+    lead, sizes = x.shape[:batched], list(x.shape[batched:])
     for index, factor in enumerate(factors):
-        weight = factor.squeeze(0).mT if single else factor.mT  # [(G,) n, o]
-        lead, *rest = sizes
-        x = x.reshape(*x.shape[: 0 if single else 1], lead, math.prod(rest)).mT  # [(G,) rest, n]
+        n, *rest = sizes
+        x = leading_last(x.reshape(*lead, n, math.prod(rest)))  # [(G,) rest, n]
         sizes = [*rest, factor.shape[-2]]
         if bias is not None and index == len(factors) - 1:
-            flat = bias.reshape(*bias.shape[1 if single else 0 : 1], math.prod(rest), factor.shape[-2])
-            x = torch.addmm(flat, x, weight) if single else torch.baddbmm(flat, x, weight)
+            flat = bias.reshape(*lead, math.prod(rest), factor.shape[-2])
+            x = torch.baddbmm(flat, x, factor.mT) if batched else torch.addmm(flat, x, factor.mT)
         else:
-            x = x @ weight
-        x = x.reshape(*x.shape[: 0 if single else 1], *sizes)
-    return x.unsqueeze(0) if single else x
+            x = x @ factor.mT
+        x = x.reshape(*lead, *sizes)
+    return x

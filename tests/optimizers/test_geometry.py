@@ -112,15 +112,21 @@ def test_update_operator_equals_the_dense_jacobian(name):
 def test_convex_map_is_monotone_and_symmetric_at_any_parameters(scale, seed):
     method = optimizers.create("md-convex", small_network(), alpha=0.1)
     perturb(method, scale, seed)
-    found = geometry.describe(geometry.of_update(method, *first_step(method)), iterations=300)
+    found = geometry.describe(geometry.of_update(method, *first_step(method)), iterations=150)
     assert found.monotone
     assert found.symmetric
     assert found.residual < 1e-3
 
 
 def test_autoregressive_map_is_not_symmetric_and_may_climb():
+    """Where a shift follows an earlier block steeply, the learned map is the counter-example in many dimensions."""
+    torch.manual_seed(0)
     method = optimizers.create("md", small_network(), alpha=0.1)
-    perturb(method, 0.5)
-    found = geometry.describe(geometry.of_update(method, *first_step(method)), iterations=300)
+    perturb(method, 0.1)
+    for head in method.g.heads.values():
+        shifts = head.weight[-1].data[len(head.bias) // 2 :]
+        shifts *= 1000
+    found = geometry.describe(geometry.of_update(method, *first_step(method)), iterations=60)
     assert not found.symmetric
     assert not found.monotone
+    assert found.least < -0.01

@@ -34,7 +34,7 @@ def test_a_constant_elementwise_map_is_metasgd():
     """With a and m constant, φ_k = φ_{k−1} − (α eᵃ) ⊙ G: MetaSGD with these rates, started at φ_0 = z_0 eᵃ + m."""
     method, task = create("md", alpha=0.1, adapt="conv1.*"), batch(1)
     with torch.no_grad():
-        for a, m in zip(method.g.first_scale, method.g.first_shift, strict=True):
+        for a, m in zip(method.g.first_scale.values(), method.g.first_shift.values(), strict=True):
             a.normal_(std=0.3)
             m.normal_(std=0.1)
     twin = create("metasgd", alpha=0.1, adapt="conv1.*")
