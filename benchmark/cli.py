@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
-        return int(options.verb(options) or 0)
+        status = int(options.verb(options) or 0)
+        sys.stdout.flush()  # here, where a reader that left is caught, and not at exit
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

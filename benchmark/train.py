@@ -159,17 +159,19 @@ def _meta_step(
 ) -> float:
     first = progress.iteration * spec.meta_batch
     indices = range(first, first + spec.meta_batch)
-    loss, gradients = _batch_gradient(optimizer, dataset, spec, indices, group, device, strategy)
-    value = float(loss)
-    finite = math.isfinite(value) and all(bool(torch.isfinite(each).all()) for each in gradients.values())
+    mean = _batch_gradient(optimizer, dataset, spec, indices, group, device, strategy)
+    value, finite = torch.stack([mean[0], mean.isfinite().all().to(mean.dtype)]).tolist()  # the step's one look
     if not finite:
         if spec.on_nonfinite == "stop":
             raise Diverged(f"meta-step {progress.iteration + 1}: loss or meta-gradient is not finite (loss {value:g})")
         progress.skipped += 1
         return value
-    for name, parameter in optimizer.named_parameters():
-        gradient = gradients[name]
-        parameter.grad = gradient.clamp(-spec.clip, spec.clip) if spec.clip else gradient
+    if spec.clip:
+        mean = mean.clamp(-spec.clip, spec.clip)
+    parameters = list(optimizer.parameters())
+    parts = mean[1:].split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
     for settings in meta_optimizer.param_groups:
         settings["lr"] = learning_rate(spec, progress.iteration)
     meta_optimizer.step()
@@ -185,8 +187,10 @@ def _batch_gradient(
     group: Group,
     device: torch.device,
     strategy: str,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean loss and meta-gradient of the training tasks `indices`, computed by all ranks together.
+) -> Tensor:
+    """Mean loss and meta-gradient of the training tasks `indices`, computed by all ranks together, as one vector.
+
+    Entry 0 is the loss, the others are the meta-gradient in the order of ``optimizer.parameters()``.
 
     In a loop over tasks (CPU) the result is the same bit by bit whatever the number of ranks.
     """
@@ -201,21 +205,17 @@ def _batch_gradient(
         loss, gradients = meta_gradient(optimizer, part, steps=spec.steps, strategy=strategy, noise=drawn)
         return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
 
-    parameters = dict(optimizer.named_parameters())
-    sizes = [parameter.numel() for parameter in parameters.values()]
     if choose(strategy, batch) == "loop":
-        rows = batch.query_x.new_zeros(len(mine), 1 + sum(sizes))
+        size = sum(parameter.numel() for parameter in optimizer.parameters())
+        rows = batch.query_x.new_zeros(len(mine), 1 + size)
         for i in range(len(mine)):
             rows[i] = flat(slice(i, i + 1))
         first, *others = group.gather(rows, len(indices)).unbind(0)
         total = first.clone()
         for row in others:
             total += row
-        mean = total / len(indices)
-    else:
-        mean = group.sum_(flat(slice(None)) * (len(mine) / len(indices)))
-    parts = zip(parameters.items(), mean[1:].split(sizes), strict=True)
-    return mean[0], {name: part.view_as(parameter) for (name, parameter), part in parts}
+        return total / len(indices)
+    return group.sum_(flat(slice(None)) * (len(mine) / len(indices)))
 
 
 def _validate(
