@@ -181,11 +181,26 @@ def main(arguments: argparse.Namespace) -> int:
         data_root=arguments.data_root,
         device=arguments.device,
         strategy=arguments.strategy,
-        command=tuple(shlex.split(arguments.command_line)),
+        command=portable(shlex.split(arguments.command_line)),
     )
     states = plans.launch_plan(specs, context, workers=workers, device=device)
     _print_results(specs, arguments.results)
     return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
+
+
+def portable(words: Sequence[str]) -> tuple[str, ...]:
+    """A command without the flags that say where files lie: results are moved, and read on other machines."""
+    kept: list[str] = []
+    value_of_a_place = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if value_of_a_place:
+            value_of_a_place = False
+        elif flag in ("--results", "--data-root"):
+            value_of_a_place = not equals
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:

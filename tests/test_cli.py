@@ -110,3 +110,9 @@ def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
     done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["--results /a/b --data-root=/c", "--results=/a/b", "--data-root /c"])
+def test_recorded_command_names_no_place(where: str) -> None:
+    words = f"python -m benchmark run --methods md {where} --shots 5".split()
+    assert " ".join(run_verb.portable(words)) == "python -m benchmark run --methods md --shots 5"
