@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from benchmark.spec import SCHEMA, RunSpec, canonical_digest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SINGLE = 2.0**128
+"""Larger than any finite float32."""
 
 STATES = ("running", "interrupted", "finished", "diverged", "failed", "oom")
 
@@ -101,7 +105,12 @@ class Run:
     @functools.cached_property
     def evaluation(self) -> pd.DataFrame | None:
         """Per-task measurements; None unless the run is finished."""
-        return self._table("evaluation", ("task", "accuracy", "nll")) if self.state == "finished" else None
+        if self.state != "finished":
+            return None
+        table = self._table("evaluation", ("task", "accuracy", "nll"))
+        if table is not None:
+            _check_evaluation(table, self.path / "evaluation.csv")
+        return table
 
     def check_tables(self) -> None:
         """:class:`UserError` if a table is damaged, or a finished run has no evaluation."""
@@ -112,6 +121,20 @@ class Run:
 
     def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
         return read_table(self.path / f"{name}.csv", columns, self.status.get("sha256", {}).get(f"{name}.csv"))
+
+
+def _check_evaluation(table: pd.DataFrame, path: Path) -> None:
+    """:class:`UserError` for what no measurement can be; nan and inf are what a diverged task is."""
+    task, accuracy = table["task"], table["accuracy"]
+    if table.empty:
+        raise UserError(f"{path}: holds no task")
+    if task.dtype.kind not in "iu" or task.min() < 0 or not task.is_unique:
+        raise UserError(f"{path}: task must be different whole numbers from 0 on")
+    if not (accuracy.between(0, 1) | accuracy.isna()).all():
+        raise UserError(f"{path}: accuracy must lie between 0 and 1")
+    finite = table.where(table.abs() < math.inf)
+    if finite.abs().to_numpy(dtype=float, na_value=0.0).max() > SINGLE:
+        raise UserError(f"{path}: holds numbers beyond single precision, in which all are measured")
 
 
 def load_run(path: Path) -> Run:

@@ -55,6 +55,9 @@ def _of_group(group: Group) -> Iterator[str]:
     ]
     if lost:
         yield f"diverged on single tasks, which are in no mean: {join(lost)}."
+    skipped = [f"{run.name} ({count:,})" for run in trained if (count := int(run.status.get("skipped_steps", 0)))]
+    if skipped:
+        yield f"meta-steps that were not finite were skipped: {join(skipped)}."
     unfinished = [f"{run.name} ({run.state})" for run in runs if run.state not in ("finished", "diverged")]
     if unfinished:
         yield f"not finished: {join(unfinished)}."

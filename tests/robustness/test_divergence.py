@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from benchmark import checkpoints, cli, runner, store
+from benchmark.report.caveats import warnings
+from benchmark.report.group import group_runs
 from tests.robustness.helpers import TINY, execute, execute_all, numbers, tiny
 from tests.robustness.poisons import POISONS
 
@@ -56,6 +58,7 @@ def test_skipping_is_chosen_counted_and_recorded(tmp_path: Path) -> None:
     assert run.status["skipped_steps"] == 1
     assert run.training is not None
     assert np.flatnonzero(run.training["loss"].isna()).tolist() == [1]
+    assert f"skipped: {run.name} (1)" in " ".join(warnings(group_runs([run])))
     payload = checkpoints.read_checkpoint(run.path / "checkpoint.pt")
     assert all(value.isfinite().all() for value in payload["meta_parameters"].values())
 
