@@ -6,8 +6,8 @@ import torch
 import optimizers
 from benchmark import fused, metagrad
 from benchmark.adapt import adapt
+from benchmark.counting import peak_bytes
 from benchmark.errors import UserError
-from benchmark.memory import peak_bytes
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from tests.engine.helpers import NETWORKS, assert_same_gradient, images, settled
 

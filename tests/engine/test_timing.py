@@ -1,0 +1,104 @@
+"""The verb `time`: its table, its files, its errors; never how fast anything was."""
+
+import argparse
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark import timing_verb
+from benchmark.counting import flops, peak_bytes
+from benchmark.errors import UserError
+from benchmark.peers import WORK, Job, plain_cnn4
+from benchmark.report import findings
+from tests.engine.helpers import settled
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    timing_verb.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_table_files_and_figure(tmp_path, capsys):
+    places = ("--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports"))
+    words = ("--methods", "gd,md", "--peers", "--sizes", "16:4", "--rounds", "2", "--threads", "1", "--steps", "2")
+    assert timing_verb.main(arguments(*words, *places)) == 0
+    printed = capsys.readouterr().out
+    for word in ("16×16, CNN4-4, 5-way 1-shot", "maml", "md", "higher", "autograd", "× maml", "of peak", "timing.csv"):
+        assert word in printed
+    table = pd.read_csv(tmp_path / "results" / "timing.csv").set_index("method")
+    assert list(table.index) == ["maml", "md", "higher", "autograd"]
+    assert (table[["meta_gradient_ms", "evaluation_ms"]] > 0).all().all()
+    assert table.loc["maml", "meta_gradient_to_maml"] == 1
+    assert table.loc["higher", "meta_gradient_to_higher"] == 1
+    ratio = table.loc["md", "meta_gradient_ms"] / table.loc["higher", "meta_gradient_ms"]
+    assert table.loc["md", "meta_gradient_to_higher"] == pytest.approx(ratio, rel=1e-4)
+    assert table.loc["maml", "parameters"] == table.loc["maml", "meta_parameters"] == table.loc["md", "parameters"]
+    assert table.loc["maml", "multiply_adds"] == table.loc["maml", "parameters"]
+    assert table.loc["md", "meta_parameters"] > table.loc["md", "parameters"]
+    assert (tmp_path / "reports" / "cost.png").stat().st_size > 5000
+    assert (tmp_path / "reports" / "cost.pdf").read_bytes().startswith(b"%PDF")
+    read = findings.read(tmp_path / "results")
+    assert set(read.step_cost.index) >= {"maml", "md"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--methods", "mamml"), "maml"),
+        (("--methods", ","), "--methods is empty"),
+        (("--sizes", "84"), "--sizes takes PIXELS:CHANNELS"),
+        (("--sizes", "8:4"), "at least 16 pixels"),
+        (("--rounds", "0"), "--rounds must be at least 1"),
+    ],
+)
+def test_wrong_flags(words, message):
+    with pytest.raises(UserError, match=message):
+        timing_verb.main(arguments(*words))
+
+
+def test_peers_do_our_work():
+    """The peers' meta-gradient is maml's, so that what is timed is the same computation."""
+    from benchmark.metagrad import Task, meta_gradient
+
+    job = Job(16, 4, steps=3)
+    task = Task(*(t.double() if t.is_floating_point() else t for t in vars(job.task()).values()))
+    torch.manual_seed(0)
+    plain = plain_cnn4(5, job.image_shape, 4).double()
+    optimizer, _, _ = settled("maml")
+    from benchmark import networks
+
+    optimizer.network = networks.create("cnn4", 5, job.image_shape, 4).double()
+    optimizer.alpha = 0.01
+    optimizer.adapted = tuple(name for name, _ in optimizer.network.named_parameters())
+    with torch.no_grad():
+        for ours, theirs in zip(optimizer.network.parameters(), plain.parameters(), strict=True):
+            ours.copy_(theirs)
+    expected = meta_gradient(optimizer, Task(*(t[None] for t in vars(task).values())), 3)[1].values()
+    for peer in ("higher", "autograd"):
+        for ours, theirs in zip(expected, WORK[peer, "meta_gradient"](plain, task, 3), strict=True):
+            torch.testing.assert_close(
+                torch.zeros_like(ours) if theirs is None else theirs, ours, rtol=1e-9, atol=1e-12
+            )
+        outputs = WORK[peer, "evaluation"](plain, task, 3)
+        assert outputs.shape == (75, 5)
+        assert not outputs.requires_grad
+
+
+def test_counting():
+    a, b = torch.randn(30, 40), torch.randn(40, 50)
+    assert flops(lambda: a @ b) == 2 * 30 * 40 * 50
+    image, weight = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 3, 3)
+    assert flops(lambda: torch.conv2d(image, weight, padding=1)) == 2 * 2 * 64 * 3 * 9 * 5
+
+    def work():
+        one = torch.zeros(1000)
+        two = one + 1  # both alive: 8000 bytes
+        del one
+        three = two.view(10, 100) * 2  # again two
+        del two
+        return three
+
+    assert peak_bytes(work) == 8000
+    assert peak_bytes(lambda: a @ b) == 4 * 30 * 50
