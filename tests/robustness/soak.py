@@ -1,0 +1,71 @@
+"""Memory over time, by hand: ``python -m tests.robustness.soak MINUTES`` trains, measures and saves without end.
+
+One long run, then short ones one after another, in one process; prints resident memory twice a minute and ends with
+exit status 1 if it grew by more than 5 % from the first quarter of the time to the last.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmark.allocator import keep_large_buffers
+from benchmark.stopping import Interrupted, Stop
+from tests.robustness.helpers import GLYPHS, execute, tiny
+
+
+class Until(Stop):
+    """Asks to stop at a moment, and notes memory on the way."""
+
+    def __init__(self, end: float) -> None:
+        super().__init__()
+        self.end, self.next = end, 0.0
+        self.seen: list[float] = []
+
+    def __bool__(self) -> bool:
+        if time.monotonic() >= self.next:
+            self.next = time.monotonic() + 30
+            self.seen.append(resident_mib())
+            print(f"{max(self.end - time.monotonic(), 0) / 60:5.1f} min left  {self.seen[-1]:7.1f} MiB", flush=True)
+        return time.monotonic() > self.end
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def main(minutes: float) -> int:
+    torch.set_num_threads(1)
+    keep_large_buffers()
+    began = time.monotonic()
+    knobs = {**GLYPHS.to_dict(), "channels": 8, "method": "md", "validate_every": 50, "tasks": 40}
+    seen: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        stop = Until(began + minutes * 30)
+        try:
+            execute(Path(folder), tiny(**{**knobs, "iterations": 10**6}), stop=stop)
+        except Interrupted:
+            seen += stop.seen
+        runs, stop = 0, Until(began + minutes * 60)
+        while time.monotonic() < began + minutes * 60:
+            try:
+                execute(Path(folder), tiny(**{**knobs, "iterations": 60, "seed": runs}), stop=stop)
+            except Interrupted:
+                break
+            runs += 1
+        seen += stop.seen
+    quarter = max(len(seen) // 4, 1)
+    first, last = statistics.mean(seen[:quarter]), statistics.mean(seen[-quarter:])
+    shown = f"first quarter {first:.1f} MiB, last {last:.1f} MiB, peak {max(seen):.1f} MiB"
+    print(f"one run, then {runs} runs: {shown}")
+    return int(last > 1.05 * first)
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1])))
