@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmark import data
+from benchmark.data import pixels
 from benchmark.data.episodes import Batch
 from benchmark.data.storage import SPLITS
 from benchmark.metagrad import evaluate_batch
 from benchmark.parallel import Group
 from benchmark.spec import RunSpec
+from benchmark.stopping import Interrupted
 from optimizers.base import InnerOptimizer
 
 CHUNK = 8
@@ -69,6 +71,21 @@ def measure(
         if tables
         else _table(range(0), np.empty((0, 4 + 2 * trace_steps)), trace_steps)
     )
+
+
+def measure_floor(
+    spec: RunSpec, dataset: data.Dataset, should_stop: Callable[[], bool] = lambda: False
+) -> pd.DataFrame:
+    """Nearest centroid on raw pixels on the very tasks that the methods are measured on: task, accuracy, nll."""
+    tables = []
+    for start in range(0, spec.tasks, CHUNK):
+        indices = range(start, min(start + CHUNK, spec.tasks))
+        batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, indices)
+        accuracy, nll = pixels.evaluate(batch)
+        tables.append(pd.DataFrame({"task": list(indices), "accuracy": accuracy.numpy(), "nll": nll.numpy()}))
+        if should_stop():
+            raise Interrupted("interrupted while measuring")
+    return pd.concat(tables, ignore_index=True)
 
 
 def _table(indices: Sequence[int], rows: np.ndarray, trace_steps: int) -> pd.DataFrame:

@@ -18,10 +18,9 @@ import torch
 
 from benchmark import checkpoints, data, store
 from benchmark.assembly import build, is_out_of_memory
-from benchmark.data import pixels
 from benchmark.environment import choose_device, environment
 from benchmark.errors import UserError
-from benchmark.evaluate import CHUNK, measure
+from benchmark.evaluate import measure, measure_floor
 from benchmark.parallel import Group
 from benchmark.progress import Reporter
 from benchmark.recipes import FLOOR
@@ -148,7 +147,7 @@ def _run(
     if spec.method == FLOOR:
         if writes:
             directory.set_status("running", iteration=0)
-            table = measure_floor(spec, dataset, stop)
+            table = measure_floor(spec, dataset, should_stop=lambda: bool(stop))
             _finish(directory, table, Progress(), meta_parameters=0, evaluate_s=0.0)
         return
     optimizer = build(spec, dataset.image_shape, device)
@@ -213,19 +212,6 @@ def _run(
     if writes:
         _finish(directory, table, progress, meta_parameters=size, evaluate_s=time.monotonic() - started)
         directory.partial.unlink(missing_ok=True)
-
-
-def measure_floor(spec: RunSpec, dataset: data.Dataset, stop: Stop | None = None) -> pd.DataFrame:
-    """Nearest centroid on raw pixels on the very tasks that the methods are measured on."""
-    tables = []
-    for start in range(0, spec.tasks, CHUNK):
-        indices = range(start, min(start + CHUNK, spec.tasks))
-        batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, indices)
-        accuracy, nll = pixels.evaluate(batch)
-        tables.append(pd.DataFrame({"task": list(indices), "accuracy": accuracy.numpy(), "nll": nll.numpy()}))
-        if stop:
-            raise Interrupted("interrupted while measuring")
-    return pd.concat(tables, ignore_index=True)
 
 
 def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[dict[str, Any] | None, str]:
