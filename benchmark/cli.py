@@ -18,7 +18,7 @@ from rich.console import Console
 
 import benchmark
 from benchmark import flags as flags_
-from benchmark import run_verb, show_verbs, verify_verb
+from benchmark import run_verb, show_verbs, timing_verb, verify_verb
 from benchmark.data import cli as data_cli
 from benchmark.errors import UserError, nearest
 from benchmark.report import cli as report_cli
@@ -94,6 +94,7 @@ def _parser() -> Parser:
     show_verbs.add_list_arguments(verb("list", about, show_verbs.list_))
     flags_.add_results(verb("status", "where each run stands", show_verbs.status))
     verify_verb.add_arguments(verb("verify", "prove methods right; the geometry they learned", verify_verb.main))
+    timing_verb.add_arguments(verb("time", "per-step cost of each method, beside other libraries", timing_verb.main))
     data_cli.add_arguments(verb("data", "import, list and look at data sets", data_cli.main))
     return parser
 
