@@ -51,7 +51,7 @@ def measure(
     for start in range(first, tasks, CHUNK * group.size):
         indices = range(start, min(start + CHUNK * group.size, tasks))
         mine = [indices[i] for i in group.share(len(indices))]
-        batch = data.sample(dataset, split, spec.ways, spec.shots, spec.query_test, spec.seed, mine)
+        batch = draw_tasks(dataset, split, spec, spec.query_test, mine)
         result = evaluate_batch(
             optimizer,
             to_device(batch, device, spec),
@@ -95,6 +95,12 @@ def _table(indices: Sequence[int], rows: np.ndarray, trace_steps: int) -> pd.Dat
     table = pd.DataFrame(rows.astype(np.float32), columns=columns)
     table.insert(0, "task", list(indices))
     return table
+
+
+def draw_tasks(dataset: data.Dataset, split: str, spec: RunSpec, query: int, indices: Sequence[int]) -> Batch:
+    """The tasks of these indices; an empty batch of their shape for a rank that has none."""
+    batch = data.sample(dataset, split, spec.ways, spec.shots, query, spec.seed, indices or [0])
+    return batch if indices else Batch(*(part[:0] for part in batch))
 
 
 def to_device(batch: Batch, device: torch.device, spec: RunSpec) -> Batch:

@@ -24,14 +24,16 @@ class Until(Stop):
 
     def __init__(self, end: float) -> None:
         super().__init__()
-        self.end, self.next = end, 0.0
+        self.end, self.next, self.looks = end, 0.0, 0
         self.seen: list[float] = []
 
     def __bool__(self) -> bool:
+        self.looks += 1  # once a meta-step, and once a chunk of tasks
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + 30
             self.seen.append(resident_mib())
-            print(f"{max(self.end - time.monotonic(), 0) / 60:5.1f} min left  {self.seen[-1]:7.1f} MiB", flush=True)
+            left = max(self.end - time.monotonic(), 0) / 60
+            print(f"{left:5.1f} min left  {self.looks:7,} steps  {self.seen[-1]:7.1f} MiB", flush=True)
         return time.monotonic() > self.end
 
 
