@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -24,36 +25,46 @@ FLAGS = """
 """
 
 
+KILLS = 14
+
+
+def _written(results: Path) -> dict[Path, int]:
+    """When each checkpoint and each partial measurement was written last."""
+    found = {}
+    for path in (*results.glob("*/checkpoint.pt"), *results.glob("*/*.partial.csv")):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_until_it_is_done(workers: int, tmp_path: Path) -> None:
     """SIGKILL a little later each time, at random, until the command gets through; then every number is as unbroken."""
     results, chance = tmp_path / "results", random.Random(workers)
     line = [sys.executable, "-m", "benchmark", "run", *FLAGS.split(), "--workers", str(workers)]
     environment = {"OMP_NUM_THREADS": "1"}
-    kills, states = 0, set()
+    kills, reached = 0, []
     while True:
         process = subprocess.Popen(
             [*line, "--results", str(results)], cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        before = {path: path.stat().st_mtime_ns for path in results.glob("*/status.json")}
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:  # let it get somewhere first, or nothing moves on
-            if {path: path.stat().st_mtime_ns for path in results.glob("*/status.json")} != before:
-                break
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 1.5))
-        if process.poll() is not None or kills == 40:
+        before = _written(results)
+        while process.poll() is None and _written(results) == before and chance.random() > 0.0005:
+            time.sleep(0.005)  # mostly until the next checkpoint, or nothing would move on
+        time.sleep(chance.uniform(0, 0.5))
+        if process.poll() is not None or kills == KILLS:
             break
         process.kill()
         process.wait()
         kills += 1
-        for run in store.load_runs(results, tables=True):
-            states.add(run.state)
+        reached += [
+            run.status["iteration"] for run in store.load_runs(results, tables=True) if run.status.get("iteration")
+        ]
     _, shown = process.communicate(timeout=600)
     assert process.returncode == 0, shown
     assert kills >= 5
-    print(f"{workers} workers: killed {kills} times, seen as {sorted(states)}")
+    print(f"{workers} workers: killed {kills} times, last seen at iterations {reached}")
     for run in store.load_runs(results, tables=True):
         assert run.state == "finished"
         if run.spec["method"] == "md":
