@@ -43,6 +43,7 @@ def test_killed_at_random_until_it_is_done(workers: int, tmp_path: Path) -> None
     results, chance = tmp_path / "results", random.Random(workers)
     line = [sys.executable, "-m", "benchmark", "run", *FLAGS.split(), "--workers", str(workers)]
     environment = {"OMP_NUM_THREADS": "1"}
+    results.mkdir()
     kills, reached = 0, []
     while True:
         process = subprocess.Popen(
@@ -50,7 +51,7 @@ def test_killed_at_random_until_it_is_done(workers: int, tmp_path: Path) -> None
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         before = _written(results)
-        while process.poll() is None and _written(results) == before and chance.random() > 0.0005:
+        while process.poll() is None and _written(results) == before and chance.random() > 0.0001:
             time.sleep(0.005)  # mostly until the next checkpoint, or nothing would move on
         time.sleep(chance.uniform(0, 0.5))
         if process.poll() is not None or kills == KILLS:
