@@ -74,7 +74,7 @@ class Card:
 
 
 COMMON_OPTIONS = {
-    "alpha": "inner step size α > 0",
+    "alpha": "inner step size α > 0; in a run the knob `--alpha`",
     "adapt": "which parameters move on a task: `all`, `head` (the last layer: ANIL), `body` (all others: BOIL), or a "
     "glob over parameter names; the rest keep their meta-learned value",
     "first_order": "inner gradients count as constants in the meta-gradient (first-order MAML)",

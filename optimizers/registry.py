@@ -140,7 +140,17 @@ def create(name: str, network: nn.Module, **chosen: Any) -> InnerOptimizer:
             raise BadOption(
                 f"{resolve(name)} has no option {option!r}{nearest(option, known)}; its options are {', '.join(known)}"
             )
+        _check_kind(option, chosen[option], known.get(option))
     return make(network, **chosen)
+
+
+def _check_kind(option: str, value: Any, default: Any) -> None:
+    """Refuse a value of another kind than the default: ``bool("no")`` would be true, and quietly."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    kind = type(default)
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) is (kind is bool)
+    if kind in kinds and not fits:
+        raise BadOption(f"{option} must be {kinds[kind]}, got {value!r}")
 
 
 def _plugins() -> dict[str, Factory]:

@@ -77,6 +77,11 @@ def test_unknown_option_names_the_nearest():
         ("metasgd", {"form": "lg"}, r"form='lg': expected one of log, free \(did you mean 'log'\?\)"),
         ("metakfo", {"transform": "deep"}, "transform='deep': expected one of linear, nonlinear"),
         ("ecml", {"penalty": "std"}, "penalty='std': expected one of variance, ratio"),
+        ("maml", {"first_order": "no"}, "first_order must be true or false, got 'no'"),
+        ("metakfo", {"adapting": 0}, "adapting must be true or false, got 0"),
+        ("maml", {"adapt": 3}, "adapt must be text, got 3"),
+        ("ecml", {"gamma": "big"}, "gamma must be a number, got 'big'"),
+        ("maml", {"alpha": True}, "alpha must be a number, got True"),
     ],
 )
 def test_bad_values(name, options, message):
