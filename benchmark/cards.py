@@ -22,5 +22,9 @@ NETWORKS = [
 
 
 def show(name: str, console: Console) -> None:
-    """Print the page of one method."""
-    console.print(Markdown(pages.page(optimizers.resolve(name), NETWORKS)))
+    """Print the page of one method, laid out in a terminal and as Markdown in a pipe."""
+    text = pages.page(optimizers.resolve(name), NETWORKS)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")

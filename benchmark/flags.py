@@ -38,5 +38,5 @@ def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
 
 
 def output() -> Console:
-    """Standard output; in a pipe as wide as its lines."""
+    """Standard output; in a pipe 200 columns wide, whatever the terminal is."""
     return Console() if sys.stdout.isatty() else Console(width=200)

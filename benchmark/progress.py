@@ -53,7 +53,9 @@ class Reporter:
                 recent = loss if recent is None or recent != recent else 0.98 * recent + 0.02 * loss
                 detail = f"loss {recent:.3f}"
                 if progress.validations:
-                    detail += f"  val {100 * progress.validations[-1]['accuracy']:.1f} %"
+                    latest = progress.validations[-1]
+                    regression = latest["accuracy"] != latest["accuracy"]
+                    detail += f"  val {latest['nll']:.3g}" if regression else f"  val {100 * latest['accuracy']:.1f} %"
                 update(progress.iteration, detail)
 
             yield on_step

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark import recipes, store
 from benchmark.errors import UserError, nearest
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preset",
-        default="quick",
+        default=None,
         metavar="|".join(recipes.PRESETS),
         help="size of the controlled recipe; default: quick",
     )
@@ -106,6 +106,12 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
         methods = list(dict.fromkeys(optimizers.resolve(word) for word in methods if word != recipes.FLOOR))
     except ValueError as error:
         raise UserError(str(error)) from None
+    if not methods:
+        raise UserError(
+            f"{recipes.FLOOR} is measured beside every method and is none itself; name a method in --methods"
+        )
+    if arguments.preset and arguments.recipe == "published":
+        raise UserError("--preset sizes the controlled recipe; the published one has its own sizes, so leave it out")
     options = _method_options(arguments.option, methods)
     specs = []
     for seed in arguments.seeds:
@@ -118,7 +124,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
                         dataset,
                         shots=shots,
                         recipe_name=arguments.recipe,
-                        preset=arguments.preset,
+                        preset=arguments.preset or "quick",
                         overrides=chosen,
                     )
                 )
@@ -206,7 +212,9 @@ def portable(words: Sequence[str]) -> tuple[str, ...]:
 def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
     from benchmark import runner
 
-    table = Table("run", "state", "iterations", "channels", "α", "K", title=f"{len(specs)} runs ({where})", box=None)
+    count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"
+    run = Column("run", overflow="fold")
+    table = Table(run, "state", "iterations", "channels", "α", "K", title=f"{count} ({where})", box=None)
     for spec in specs:
         trained = spec.method != recipes.FLOOR
         numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")

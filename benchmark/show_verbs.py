@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark import recipes, store
 from benchmark.errors import UserError
@@ -89,7 +89,8 @@ def _presets(console: Console, arguments: argparse.Namespace) -> None:
 def status(arguments: argparse.Namespace) -> None:
     """Print where each run stands; one that says running, but that no process holds, was killed."""
     runs = store.load_runs(arguments.results, lambda text: print(f"left out: {text}", file=sys.stderr))
-    table = Table("run", "state", "iteration", "validation", "updated", box=None)
+    table = Table(Column("run", overflow="fold"), "state", "iteration", "validation", "updated, UTC", box=None)
+    notes = []
     for run in runs:
         state = run.state
         if state == "running" and not store.is_alive(run.path):
@@ -101,8 +102,11 @@ def status(arguments: argparse.Namespace) -> None:
             state,
             f"{iteration}/{total}" if total else "–",
             "–" if best is None else f"{100 * best:.1f} %" if best >= 0 else f"loss {-best:.3g}",
-            escape(run.status.get("updated", "")),
+            escape(run.status.get("updated", "")[:16].replace("T", " ")),
         )
         if run.status.get("message"):
-            table.add_row(f"  {escape(run.status['message'])}")
-    output().print(table)
+            notes.append(f"{run.name}: {run.status['message']}")
+    console = output()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -150,6 +150,8 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
             raise UserError(f"{name} must be a flat table of numbers, strings and booleans, got {value!r}")
         if not all(isinstance(key, str) for key in value):
             raise UserError(f"{name} must have names for keys, got {value!r}")
+        if "alpha" in value:
+            raise UserError("alpha is a knob of the run and no option of a method; use --alpha")
         for entry in value.values():
             _check_size(name, entry)
         return dict(sorted(value.items()))

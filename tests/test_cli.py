@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from benchmark import cli, run_verb
+from benchmark import cli, run_verb, show_verbs
 from benchmark.errors import UserError
 from tests.conftest import ROOT, Command
+from tests.report.builder import build_run
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,10 @@ from tests.conftest import ROOT, Command
         ("run --methods md --option sigm=exp", "has no option 'sigm'"),
         ("run --methods md --option metasgd.adapt=head", "'metasgd' is not among --methods"),
         ("run --methods md --option adapt=haed", "matches no parameter"),
+        ("run --methods md --option first_order=maybe", "first_order must be true or false"),
+        ("run --methods md --option md.alpha=0.3", "use --alpha"),
+        ("run --methods pixels", "pixels is measured beside every method"),
+        ("run --methods md --recipe published --preset paper", "--preset sizes the controlled recipe"),
         ("report --results nowhere", "python -m benchmark run"),
         ("status --results nowhere", "python -m benchmark run"),
         ("list mdd", "did you mean 'md'"),
@@ -95,6 +102,24 @@ def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     for word in ("maml", "gd", "metasgd", "metacurvature", "md-released", "glyphs", "cifar-fs", "cnn4", "quick"):
         assert word in shown
+
+
+@pytest.mark.parametrize("line", ["status", "run --methods md-convex --dry-run"])
+def test_no_name_is_cut_in_a_narrow_terminal(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = build_run(tmp_path, "md-convex", status={"message": "a disk that is full"})
+    console = Console(file=io.StringIO(), width=60)
+    for module in (run_verb, show_verbs):
+        monkeypatch.setattr(module, "output", lambda: console)
+    assert cli.main([*line.split(), "--results", str(tmp_path)]) == 0
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    if line == "status":
+        assert f"{run.name}: a disk that is full" in shown
+
+
+def test_a_card_in_a_pipe_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "md"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs" / "methods" / "md.md").read_text(encoding="utf-8")
 
 
 def test_reading_needs_no_torch() -> None:
