@@ -77,15 +77,15 @@ def adapt(
                 visited.append(state)
         params = optimizer.params(state)
     if trace:
-        beyond = state
-        for _ in range((trace_steps or steps) - steps):
-            beyond, loss, grads = inner_step(
-                optimizer, beyond, support_x, support_y, create_graph=False, functional=functional
-            )
-            record(loss, grads)
         with torch.no_grad():
+            beyond = state
+            for _ in range((trace_steps or steps) - steps):
+                beyond, loss, grads = inner_step(
+                    optimizer, beyond, support_x, support_y, create_graph=False, functional=functional
+                )
+                record(loss, grads)
             last = optimizer.params(beyond)
-        record(*gradient(optimizer, last, support_x, support_y, create_graph=False))
+            record(*gradient(optimizer, last, support_x, support_y, create_graph=False))
     empty = support_x.new_empty(0)
     return Trajectory(
         state=state,

@@ -19,12 +19,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import optimizers
-from benchmark import checkpoints as saved
 from benchmark import data, store
 from benchmark.adapt import adapt, support_gradient
+from benchmark.assembly import load_trained
 from benchmark.errors import UserError
 from benchmark.evaluate import draw_noise, to_device
 from benchmark.metagrad import Task, tasks
+from benchmark.recipes import FLOOR
 from benchmark.spec import RunSpec
 from benchmark.verify_derivatives import STEPS, Record, derivatives, draw, random_batch, small
 from optimizers import geometry, testing
@@ -115,15 +116,12 @@ def _untrained(name: str) -> Iterator[Record]:
 
 def _trained(path: Path, data_root: Path | None) -> Record:
     """The geometry at the best checkpoint of a run, on two tasks of its test split."""
-    from benchmark.runner import build
-
-    spec = RunSpec.from_dict(store.load_run(path).spec)
-    payload, _ = saved.read_latest_checkpoint(path / "checkpoint.pt")
-    if payload is None:
-        raise UserError(f"{path}: no checkpoint.pt; run it here first: checkpoints are not committed")
+    run = store.load_run(path)
+    spec = RunSpec.from_dict(run.spec)
+    if spec.method == FLOOR:
+        raise UserError(f"{path}: {FLOOR} learns nothing; name the run of a method")
+    optimizer = load_trained(run, data_root)
     dataset = data.load(spec.dataset, data_root)
-    optimizer = build(spec, dataset.image_shape, torch.device("cpu"))
-    optimizer.load_state_dict(payload["best"] or payload["meta_parameters"])
     batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, range(2))
     noise = draw_noise(optimizer, spec, "test", range(2), torch.device("cpu"))
     each = tasks(to_device(batch, torch.device("cpu"), spec))
