@@ -1,0 +1,173 @@
+"""Meta-training against its equations: the update, the schedule, which tasks, which checkpoint; and how it measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import optimizers
+from benchmark import assembly, data, evaluate, train
+from benchmark.metagrad import Evaluation, meta_gradient
+from benchmark.parallel import Group
+from benchmark.spec import RunSpec
+
+CPU = torch.device("cpu")
+GRADIENT = torch.tensor([0.5, -3.0, 0.01, 8.0], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0, 3.0, -4.0], dtype=torch.float64)
+
+
+class Stub:
+    """What replaces the work of a meta-step and of a validation: a fixed gradient, given scores; it notes its calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]]) -> None:
+        self.tasks: list[int] = []
+        self.validations: list[tuple] = []
+        self.seen: list[torch.Tensor] = []
+        network = nn.Linear(4, 1, bias=False, dtype=torch.float64)
+        network.weight.data = START.clone()[None]
+        self.optimizer = optimizers.create("maml", network)
+
+        def gradient(optimizer, dataset, spec, indices, *rest):
+            self.tasks += indices
+            return torch.cat([torch.ones(1, dtype=torch.float64), GRADIENT])
+
+        def measure(optimizer, dataset, spec, split, tasks, *, steps, trace_steps, **rest):
+            self.validations.append((split, tasks, steps, trace_steps))
+            self.seen.append(self.theta())
+            accuracy, nll = scores[len(self.validations) - 1]
+            return pd.DataFrame({"accuracy": [accuracy] * tasks, "nll": [nll] * tasks})
+
+        monkeypatch.setattr(train, "_batch_gradient", gradient)
+        monkeypatch.setattr(train, "measure", measure)
+
+    def theta(self) -> torch.Tensor:
+        return next(self.optimizer.parameters()).detach().clone().flatten()
+
+    def run(self, **knobs) -> train.Progress:
+        spec = RunSpec(**{"iterations": 3, "validate_every": 1, "validation_tasks": 7} | knobs)
+        return train.train(self.optimizer, SimpleNamespace(), spec, group=Group(), device=CPU)
+
+
+RISING = [(0.1 * (i + 1), 1.0) for i in range(10)]
+
+
+@pytest.mark.parametrize(("clip", "decay"), [(0.0, 0.0), (1.0, 0.1)])
+def test_sgd_with_nesterov_momentum(clip: float, decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, RISING)
+    stub.run(meta_optimizer="sgd", meta_lr=0.1, momentum=0.9, weight_decay=decay, clip=clip)
+    clipped = GRADIENT.clamp(-clip, clip) if clip else GRADIENT
+    theta, velocity = START.clone(), torch.zeros(4)
+    for _ in range(3):
+        g = clipped + decay * theta
+        velocity = 0.9 * velocity + g
+        theta = theta - 0.1 * (g + 0.9 * velocity)
+    torch.testing.assert_close(stub.theta(), theta, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("clip", "decay"), [(0.0, 0.0), (1.0, 0.1)])
+def test_adam(clip: float, decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, RISING)
+    stub.run(meta_lr=0.1, weight_decay=decay, clip=clip)
+    clipped = GRADIENT.clamp(-clip, clip) if clip else GRADIENT
+    theta, first, second = START.clone(), torch.zeros(4), torch.zeros(4)
+    for t in (1, 2, 3):
+        g = clipped + decay * theta
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+        theta = theta - 0.1 * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
+    torch.testing.assert_close(stub.theta(), theta, rtol=1e-9, atol=0)
+
+
+def test_the_learning_rate_falls_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = RunSpec(meta_lr=0.1, lr_step=20, lr_gamma=0.5)
+    rates = [train.learning_rate(spec, i) for i in (0, 19, 20, 39, 40)]
+    assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
+    assert train.learning_rate(RunSpec(meta_lr=0.1), 10**6) == 0.1
+    stub = Stub(monkeypatch, RISING)
+    stub.run(meta_optimizer="sgd", meta_lr=0.1, lr_step=2, lr_gamma=0.5)
+    torch.testing.assert_close(stub.theta(), START - (0.1 + 0.1 + 0.05) * GRADIENT, rtol=1e-12, atol=0)
+
+
+def test_every_training_task_is_met_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, RISING)
+    stub.run(meta_batch=5)
+    assert stub.tasks == list(range(15))
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.3, 1.0), (0.5, 2.0), (0.5, 1.0), (0.4, 0.5)], 2),  # the most accurate, of equals the earlier
+        ([(np.nan, 3.0), (np.nan, 1.0), (np.nan, 2.0), (np.nan, 1.0)], 2),  # regression: the least loss
+    ],
+)
+def test_the_best_checkpoint_is_kept(scores: list, best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, scores)
+    progress = stub.run(iterations=4)
+    assert progress.best_iteration == best
+    assert torch.equal(stub.theta(), stub.seen[best - 1])
+    assert not torch.equal(stub.theta(), stub.seen[-1])
+
+
+def test_a_validation_without_any_finite_loss_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, [(0.3, 1.0), (0.9, np.nan)])
+    with pytest.raises(train.Diverged, match="after meta-step 2"):
+        stub.run()
+
+
+def test_validation_follows_the_test_protocol_on_the_validation_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, RISING)
+    progress = stub.run(iterations=5, validate_every=2, steps=3, eval_steps=4)
+    assert stub.validations == [("val", 7, 4, 4)] * 3
+    assert progress.validation_table()["iteration"].tolist() == [2, 4, 5]
+
+
+def test_a_batch_is_the_mean_over_its_training_tasks(data_root: Path) -> None:
+    spec = RunSpec(channels=4, steps=2, meta_batch=3, query_train=2, alpha=0.1, precision="float64", method="mtnet")
+    dataset = data.load("glyphs", data_root)
+    optimizer = assembly.build(spec, dataset.image_shape, CPU)
+    found = train._batch_gradient(optimizer, dataset, spec, range(3, 6), Group(), CPU, "loop")
+    batch = evaluate.to_device(data.sample(dataset, "train", 5, 1, 2, 0, [3, 4, 5]), CPU, spec)
+    noise = evaluate.draw_noise(optimizer, spec, "train", [3, 4, 5], CPU)
+    loss, gradients = meta_gradient(optimizer, batch, steps=2, strategy="loop", noise=noise)
+    expected = torch.cat([loss[None], *(g.flatten() for g in gradients.values())])
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_measuring_uses_the_test_protocol(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = RunSpec(channels=4, query_train=3, query_test=2, steps=1, eval_steps=2, trace_steps=3)
+    dataset = data.load("glyphs", data_root)
+    calls = []
+
+    def evaluated(optimizer, batch, steps, trace_steps, **rest):
+        calls.append((batch, steps, trace_steps))
+        count = len(batch.support_x)
+        return Evaluation(torch.ones(count), torch.zeros(count), torch.zeros(count, 4), torch.zeros(count, 4))
+
+    monkeypatch.setattr(evaluate, "evaluate_batch", evaluated)
+    optimizer = assembly.build(spec, dataset.image_shape, CPU)
+    table = evaluate.measure(
+        optimizer, dataset, spec, "test", 9, steps=2, trace_steps=3, group=Group(), device=CPU
+    )  # in chunks of 8 and 1
+    assert [(len(batch.support_x), steps, trace) for batch, steps, trace in calls] == [(8, 2, 3), (1, 2, 3)]
+    expected = data.sample(dataset, "test", 5, 1, 2, 0, range(9))
+    assert torch.equal(torch.cat([batch.query_x for batch, _, _ in calls]), expected.query_x)
+    assert table["task"].tolist() == list(range(9))
+
+
+def test_noise_is_a_function_of_seed_split_and_task() -> None:
+    class Drawing:
+        def noise(self, generator: torch.Generator) -> torch.Tensor:
+            return torch.rand(2, generator=generator)
+
+    def draw(seed: int, split: str, indices: list[int]) -> torch.Tensor:
+        return evaluate.draw_noise(Drawing(), RunSpec(seed=seed), split, indices, CPU)
+
+    assert torch.equal(draw(0, "train", [3, 4])[1], draw(0, "train", [4])[0])
+    drawn = [draw(*place)[0] for place in ((0, "train", [0]), (1, "train", [0]), (0, "test", [0]), (0, "train", [1]))]
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 4
