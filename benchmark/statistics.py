@@ -4,7 +4,7 @@ All methods of a comparison meet the same test tasks, so differences between two
 the difficulty of the task drops out. Two sources of chance are kept apart everywhere:
 
 - *tasks*: how well T test tasks pin down the accuracy of one trained model. Interval 1.96·σ/√T with the population
-  standard deviation σ, the one that the papers print (METHODS: protocol).
+  standard deviation σ, the one that the papers print.
 - *seeds*: how much the whole procedure, training included, varies. Student's t over the means of the seeds.
 
 A value that is not finite is a task on which the method diverged. It is never averaged and never read as 0: it is left

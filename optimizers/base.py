@@ -68,7 +68,7 @@ class Card:
     reconstructed: bool = False
     """True where no public text settles the method: said wherever its result is shown."""
     starts_as_maml: bool = True
-    """At its start the method traces exactly MAML's trajectory (METHODS §10)."""
+    """At its start the method traces exactly MAML's trajectory."""
     alive: bool = True
     """No meta-parameter has an identically zero gradient after two meta-steps."""
 

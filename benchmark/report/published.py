@@ -2,7 +2,7 @@
 
 The numbers are those of the published Table 1 (5-way miniImageNet, accuracy in %, mean ± 95 % interval as printed;
 nan where the paper gives none) and of Bertinetto et al. (2019) for CIFAR-FS. They mix widths, test protocols and
-meta-optimizers (METHODS: protocol), so they are a reference and not a like-for-like comparison.
+meta-optimizers (docs/recipes.md), so they are a reference and not a like-for-like comparison.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_the_contract_holds_with_options(name, options):
 
 
 def test_who_starts_as_maml():
-    """METHODS' list: all but MT-net, whose mask is random, and MetaKFO, whose transform adapts."""
+    """All but MT-net, whose mask is random, and MetaKFO, whose transform adapts."""
     claims = {name for name in optimizers.available() if optimizers.card(name).starts_as_maml}
     assert claims == set(optimizers.available()) - {"mtnet", "metakfo"}
     assert check("mtnet", mask=False)["start"].error < 1e-12

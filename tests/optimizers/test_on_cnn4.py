@@ -91,7 +91,7 @@ def test_ninety_percent_of_the_released_map_is_dead():
     assert shares["md"] < 0.15
 
 
-SIZES = [  # METHODS: meta-parameters beside the start, 5-way; channels, positions the head sees, expected
+SIZES = [  # meta-parameters beside the start, 5-way; channels, positions the head sees, expected
     ("maml", 64, 25, 0),
     ("metasgd", 64, 25, 121_093),
     ("metasgd", 32, 25, 32_901),
