@@ -75,7 +75,9 @@ def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> 
         pull = vjp(start, theta)[1]
         return loss, _add(gradient, pull(cotangent)[0])
 
-    return flat if recompute else whole
+    return torch.no_grad()(
+        flat if recompute else whole
+    )  # transforms build their own graphs, and nobody else's is wanted
 
 
 def _outer_loss(optimizer: InnerOptimizer, task: Task, steps: int, noise: Tensor | None) -> Tensor:

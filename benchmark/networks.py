@@ -126,6 +126,53 @@ def _is_mix(inserted: nn.ModuleDict, place: str) -> bool:
     return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
 
 
+class ResNet12(Network):
+    """Four residual blocks, global average pooling, one linear layer: [N, C_in, H, W] → [N, ways].
+
+    A block is three 3×3 convolutions without bias, each with batch norm, leaky ReLU (slope 0.1) after the first two and
+    after the sum with the shortcut (1×1 convolution and batch norm), then 2×2 max-pool. Widths are 1, 2.5, 5 and 10
+    times `channels` (Lee et al., CVPR 2019, with 64), without drop-block: the inner loop is deterministic.
+    """
+
+    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        inputs, height, width = image_shape
+        if min(height, width) < 16:
+            raise UserError(
+                f"resnet12 halves the image four times and needs at least 16×16 pixels, got {height}×{width}"
+            )
+        self.ways = ways
+        self.widths = [channels, 5 * channels // 2, 5 * channels, 10 * channels]
+        for i, outputs in enumerate(self.widths, 1):
+            layers: dict[str, nn.Module] = {}
+            for j in (1, 2, 3):
+                layers[f"conv{j}"] = nn.Conv2d(inputs if j == 1 else outputs, outputs, 3, padding=1, bias=False)
+                layers[f"norm{j}"] = BatchNorm(outputs)
+            layers["shortcut"] = nn.Conv2d(inputs, outputs, 1, bias=False)
+            layers["shortcut_norm"] = BatchNorm(outputs)
+            self.add_module(f"layer{i}", nn.ModuleDict(layers))
+            inputs = outputs
+        self.head = nn.Linear(inputs, ways)
+        self.to(memory_format=torch.channels_last)
+
+    def places(self, kind: str) -> dict[str, int]:
+        if kind == "layer":
+            return {f"layer{i}_conv{j}": width for i, width in enumerate(self.widths, 1) for j in (1, 2, 3)}
+        return (
+            {f"block{i}": width for i, width in enumerate(self.widths, 1)} if kind == "block" else {"head": self.ways}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, 5):
+            layer = getattr(self, f"layer{i}")
+            shortcut = layer["shortcut_norm"](layer["shortcut"](x))
+            for j in (1, 2, 3):
+                x = layer[f"norm{j}"](self._at(f"layer{i}_conv{j}", layer[f"conv{j}"](x)))
+                x = F.leaky_relu(x if j < 3 else x + shortcut, 0.1)
+            x = self._at(f"block{i}", F.max_pool2d(x, 2))
+        return self._at("head", self.head(x.mean((2, 3))))
+
+
 class SineMLP(Network):
     """Two hidden ReLU layers of 40 units, one input, one output: regression on sine waves (Finn et al., ICML 2017)."""
 
@@ -157,12 +204,17 @@ def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> Networ
     return CNN4(ways=ways, image_shape=image_shape, channels=channels)
 
 
+def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
+    return ResNet12(ways=ways, image_shape=image_shape, channels=channels)
+
+
 def _sine(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
     return SineMLP()
 
 
 NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int], Network]] = {
     "cnn4": _cnn4,
+    "resnet12": _resnet12,
     "sine-mlp": _sine,
 }
 

@@ -125,7 +125,7 @@ class Job:
 
 
 class Process:
-    """A peer process: :meth:`seconds` asks for one run of one work and returns its wall time."""
+    """A peer process: :meth:`seconds` asks for one run of one work and returns its time."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -146,11 +146,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def process() -> Iterator[Process]:
+def process(clock: str = "wall") -> Iterator[Process]:
     """A peer process with this one's number of threads, ended at the end of the block."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    worker = context.Process(target=_serve, args=(theirs, torch.get_num_threads()), daemon=True)
+    worker = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), clock), daemon=True)
     worker.start()
     theirs.close()
     try:
@@ -162,7 +162,8 @@ def process() -> Iterator[Process]:
         worker.join()
 
 
-def _serve(connection: Any, threads: int) -> None:
+def _serve(connection: Any, threads: int, clock: str) -> None:
+    now = time.perf_counter if clock == "wall" else time.process_time
     torch.set_num_threads(threads)
     prepared: tuple[nn.Module, Task, int] | None = None
     while True:
@@ -178,8 +179,8 @@ def _serve(connection: Any, threads: int) -> None:
                 connection.send(None)
             else:
                 assert prepared is not None
-                started = time.perf_counter()
+                started = now()
                 WORK[request](*prepared)
-                connection.send(time.perf_counter() - started)
+                connection.send(now() - started)
         except Exception as error:
             connection.send(error)

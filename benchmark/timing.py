@@ -1,7 +1,7 @@
 """What a step costs: every method, and other people's code, on the very same work, side by side.
 
 All works take turns, round after round, so that whatever else the machine does falls on all alike; what is reported is
-the median, and ratios of medians. Times are wall times of one task on the chosen device:
+the median, and ratios of medians. Times are of one task on the chosen device:
 
 * *adapt step*: one inner step of adapting without a graph, forward and backward pass included;
 * *transform*: of that, the method's own part, ``params`` and ``step``;
@@ -66,24 +66,27 @@ def measure(
     device: torch.device | None = None,
     strategy: str = "auto",
     tasks: int = 1,
+    clock: str = "wall",
     on_turn: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """One row per owner (method or peer) and job; see :data:`benchmark.report.findings.TIMING` for the columns.
 
-    `tasks` go through a meta-gradient or an evaluation together, and times are per task. Peers run on the CPU.
+    `tasks` go through a meta-gradient or an evaluation together, and times are per task. Peers run on the CPU. The
+    `clock` is ``wall`` time, or ``cpu``, the processor time of all threads: less disturbed by what else runs.
     """
     device = device or torch.device("cpu")
     keep_large_buffers()
     tables = []
+    turn = clock_of(device, clock)
     with ExitStack() as stack:
-        peer = stack.enter_context(peers.process()) if with_peers else None
+        peer = stack.enter_context(peers.process(clock)) if with_peers else None
         for job in jobs:
             subjects = {name: subject(name, job, device) for name in methods}
-            works = [w for name in methods for w in works_of(name, *subjects[name], job, device, strategy, tasks)]
+            works = [w for name in methods for w in works_of(name, *subjects[name], job, device, strategy, tasks, turn)]
             if peer is not None:
                 peer.prepare(job)
                 works += list(_peer_works(peer))
-            peak = Work("machine", "multiply", _multiplication(device), _clock(device))
+            peak = Work("machine", "multiply", _multiplication(device), turn)
             works.append(peak)
             for work in works:
                 on_turn(f"{job.image_size}×{job.image_size}, {job.channels} channels: warming up {work.owner}")
@@ -93,7 +96,7 @@ def measure(
                 for work in works:
                     work.take_turn()
             peak_flops = 2 * _MULTIPLIED**3 / min(peak.seconds)
-            tables.append(_table(works, subjects, job, peak_flops, device, strategy))
+            tables.append(_table(works, subjects, job, peak_flops, device, strategy).assign(clock=clock))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -114,6 +117,7 @@ def works_of(
     device: torch.device,
     strategy: str,
     tasks: int,
+    clock: Callable[[Callable[[], Any]], float],
 ) -> Iterator[Work]:
     """The four works of one optimizer."""
     task = Task(*(t.to(device) for t in vars(job.task()).values()))
@@ -131,7 +135,6 @@ def works_of(
     def steps() -> None:
         adapt(optimizer, task.support_x, task.support_y, job.steps, noise=noise, trace=False)
 
-    clock = _clock(device)
     yield Work(name, "adapt_step", steps, lambda run: clock(run) / job.steps)
     yield Work(name, "transform", transform, clock)
     yield Work(
@@ -153,15 +156,18 @@ def _peer_works(peer: peers.Process) -> Iterator[Work]:
         yield Work(owner, quantity, lambda o=owner, q=quantity: peer.seconds(o, q), lambda run: run())  # type: ignore[misc]
 
 
-def _clock(device: torch.device) -> Callable[[Callable[[], Any]], float]:
+def clock_of(device: torch.device, kind: str = "wall") -> Callable[[Callable[[], Any]], float]:
+    """The function that runs a work once and returns its seconds."""
+    now = time.perf_counter if kind == "wall" else time.process_time
+
     def clock(run: Callable[[], Any]) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        started = time.perf_counter()
+        started = now()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+        return now() - started
 
     return clock
 
@@ -174,7 +180,7 @@ def _multiplication(device: torch.device) -> Callable[[], Any]:
     a, b = torch.randn(2, _MULTIPLIED, _MULTIPLIED, device=device)
     image = a.t().contiguous()[None, :, :, None].contiguous(memory_format=torch.channels_last)
     ways = [lambda: torch.mm(a, b), lambda: F.conv2d(image, b[:, :, None, None])]
-    clock = _clock(device)
+    clock = clock_of(device)
     return min(ways, key=lambda way: min(clock(way) for _ in range(5)))
 
 

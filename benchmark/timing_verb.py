@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each work; default: 7")
     parser.add_argument("--tasks", type=int, default=1, metavar="T", help="tasks at once, times per task; default: 1")
     parser.add_argument("--threads", type=int, metavar="N", help="default: as many as torch takes")
+    parser.add_argument(
+        "--clock", default="wall", choices=("wall", "cpu"), help="wall time, or the processor's; default: wall"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …; default: auto")
     parser.add_argument("--strategy", default="auto", metavar="loop|vmap|auto", help="how tasks are batched")
     add_results(parser)
@@ -91,6 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
             device=choose_device(arguments.device),
             strategy=arguments.strategy,
             tasks=arguments.tasks,
+            clock=arguments.clock,
             on_turn=status.update,
         )
     show(table, console)
@@ -120,7 +124,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
         title = (
             f"{size}×{size}, CNN4-{width}, 5-way {one['shots']}-shot, {one['queries']} queries per class, "
             f"K = {one['steps']}, {device}, {one['threads']} thread{'s' if one['threads'] > 1 else ''}: "
-            f"medians of {one['rounds']}, per task"
+            f"medians of {one['rounds']}, {one['clock']} time per task"
         )
         shown = [name for name in COLUMNS if name in rows and rows[name].notna().any()]
         printed = Table("method", title=title, title_justify="left", box=None)

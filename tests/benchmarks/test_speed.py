@@ -20,7 +20,7 @@ JOBS = {"32x32 C=32": peers.Job(32, 32), "84x84 C=64": peers.Job(84, 64)}
 def test_method(benchmark, method, quantity, size):
     keep_large_buffers()
     subject = timing.subject(method, JOBS[size], CPU)
-    works = timing.works_of(method, *subject, JOBS[size], CPU, "auto", tasks=1)
+    works = timing.works_of(method, *subject, JOBS[size], CPU, "auto", 1, timing.clock_of(CPU))
     work = next(work for work in works if work.quantity == quantity)
     benchmark.group = f"{quantity}, {size}"
     if quantity == "meta_gradient":

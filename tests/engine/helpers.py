@@ -16,6 +16,10 @@ def images(shape=(3, 20, 20), ways=3, shots=2, queries=3, count=2, seed=0, dtype
     return Task(drawn[0], support_y, drawn[1], query_y)
 
 
+def small_images(count=2):
+    return images(shape=(3, 16, 16), count=count)
+
+
 def sines(count=2, seed=0, dtype=torch.float64):
     """`count` regression tasks: 5 support and 7 query points of sine waves."""
     generator = torch.Generator().manual_seed(seed)
@@ -27,6 +31,7 @@ def sines(count=2, seed=0, dtype=torch.float64):
 
 NETWORKS = {
     "cnn4": (lambda: networks.create("cnn4", ways=3, image_shape=(3, 20, 20), channels=6), images),
+    "resnet12": (lambda: networks.create("resnet12", ways=3, image_shape=(3, 16, 16), channels=2), small_images),
     "sine-mlp": (lambda: networks.create("sine-mlp"), sines),
 }
 
