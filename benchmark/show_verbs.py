@@ -70,6 +70,7 @@ def _data_sets(console: Console, arguments: argparse.Namespace) -> None:
     for entry in data.available(arguments.data_root):
         table.add_row(str(entry["name"]), str(entry.get("state", "")))
     console.print(table)
+    console.print(" how to get what is missing: python -m benchmark data list", highlight=False, soft_wrap=True)
 
 
 def _networks(console: Console, arguments: argparse.Namespace) -> None:
