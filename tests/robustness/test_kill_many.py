@@ -25,7 +25,7 @@ FLAGS = """
 """
 
 
-KILLS = 14
+KILLS = 10
 
 
 def _written(results: Path) -> dict[Path, int]:
