@@ -1,4 +1,4 @@
-"""The networks that are adapted: CNN4, ResNet-12 and the sine MLP.
+"""The networks that are adapted: CNN4 and its two-layer form CNN2, ResNet-12 and the sine MLP.
 
 Every network says of itself what methods need: :meth:`Network.blocks` groups its parameters by layer, in order, and
 :meth:`Network.places` lists where :meth:`Network.insert` may put a further layer (warp layers, MT-net's transforms).
@@ -79,15 +79,20 @@ class CNN4(Network):
     Each pooling halves height and width, rounding down; at 84, 32 and 28 pixels the head sees 25, 4 and 1 positions.
     A convolution's bias is removed again by the batch norm behind it: it is a parameter of the network, as in every
     public code base, but its gradient is zero and no work is done for it.
+
+    With `depth` 2 it is CNN2, MetaKFO's network: two such blocks, each with 4×4 max-pool, so that the head is the same.
     """
 
-    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int) -> None:
+    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int, depth: int = 4) -> None:
         super().__init__()
         inputs, height, width = image_shape
         if min(height, width) < 16:
-            raise UserError(f"cnn4 halves the image four times and needs at least 16×16 pixels, got {height}×{width}")
-        self.channels, self.ways = channels, ways
-        for i in range(1, 5):
+            raise UserError(
+                f"cnn{depth} divides the image's sides by 16 and needs at least 16×16 pixels, got {height}×{width}"
+            )
+        self.channels, self.ways, self.depth = channels, ways, depth
+        self.pool = {4: 2, 2: 4}[depth]
+        for i in range(1, depth + 1):
             self.add_module(f"conv{i}", nn.Conv2d(inputs if i == 1 else channels, channels, 3, padding=1))
             self.add_module(f"norm{i}", BatchNorm(channels))
         self.head = nn.Linear(channels * (height // 16) * (width // 16), ways)
@@ -96,11 +101,11 @@ class CNN4(Network):
     def places(self, kind: str) -> dict[str, int]:
         prefix = {"layer": "conv", "block": "block"}.get(kind)
         if prefix:
-            return {f"{prefix}{i}": self.channels for i in range(1, 5)}
+            return {f"{prefix}{i}": self.channels for i in range(1, self.depth + 1)}
         return {"head": self.ways}
 
     def forward(self, x: Tensor) -> Tensor:
-        for i in range(1, 5):
+        for i in range(1, self.depth + 1):
             x = self._at(f"block{i}", self._block(i, x))
         return self._at("head", self.head(x.flatten(1)))
 
@@ -108,14 +113,14 @@ class CNN4(Network):
         conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
         place = f"conv{i}"
         if type(conv) is not nn.Conv2d or type(norm) is not BatchNorm or not _is_mix(self.inserted, place):
-            return F.max_pool2d(F.relu(norm(self._at(place, conv(x)))), 2)
+            return F.max_pool2d(F.relu(norm(self._at(place, conv(x)))), self.pool)
         weight: Tensor = conv.weight  # [C, C_in, 3, 3]; the batch norm would remove the bias
         if place in self.inserted:
             mix: Any = self.inserted[place].weight  # [C, C, 1, 1]
             weight = (mix.flatten(1) @ weight.flatten(1)).view_as(weight)
-        if fused.usable(x):
+        if self.pool == 2 and fused.usable(x):
             return fused.conv_norm_relu_pool(x, weight, norm.weight, norm.bias)
-        return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), 2)
+        return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), self.pool)
 
 
 def _is_mix(inserted: nn.ModuleDict, place: str) -> bool:
@@ -204,6 +209,10 @@ def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> Networ
     return CNN4(ways=ways, image_shape=image_shape, channels=channels)
 
 
+def _cnn2(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
+    return CNN4(ways=ways, image_shape=image_shape, channels=channels, depth=2)
+
+
 def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
     return ResNet12(ways=ways, image_shape=image_shape, channels=channels)
 
@@ -214,6 +223,7 @@ def _sine(ways: int, image_shape: tuple[int, int, int], channels: int) -> Networ
 
 NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int], Network]] = {
     "cnn4": _cnn4,
+    "cnn2": _cnn2,
     "resnet12": _resnet12,
     "sine-mlp": _sine,
 }

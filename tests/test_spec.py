@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import UserError
 from benchmark.recipes import CONTROLLED, PUBLISHED, resolve
-from benchmark.spec import RunSpec
+from benchmark.spec import RECIPES, RunSpec
 
 PLAIN = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
@@ -93,6 +93,16 @@ def test_published_recipes_are_those_of_the_papers() -> None:
     assert (md.channels, md.meta_optimizer, md.momentum, md.weight_decay) == (64, "sgd", 0.9, 1e-4)
     assert (md.lr_step, md.lr_gamma, md.query_test, md.tasks) == (20_000, 0.1, 1, 1_000)
     assert resolve("md", "omniglot", shots=1, recipe_name="published", preset="quick", overrides={}).momentum == 0
+
+
+@pytest.mark.parametrize("recipe_name", RECIPES)
+def test_every_recipe_names_a_network_that_is_there(recipe_name: str) -> None:
+    from benchmark import networks
+
+    for dataset in ("glyphs", "omniglot", "cifar-fs", "miniimagenet"):
+        for method in PUBLISHED:
+            spec = resolve(method, dataset, shots=1, recipe_name=recipe_name, preset="quick", overrides={})
+            assert spec.network in networks.available(), method
 
 
 def test_flags_win_over_the_recipe() -> None:

@@ -80,6 +80,19 @@ def test_every_place_takes_a_layer(name):
     assert own == [parameter for parameter, _ in network.named_parameters() if not parameter.startswith("inserted.")]
 
 
+def test_cnn2_is_two_blocks_with_four_by_four_pooling():
+    torch.manual_seed(0)
+    network, x = networks.create("cnn2", 5, (3, 84, 84), 8), torch.rand(6, 3, 84, 84)
+    outputs = x
+    for i in (1, 2):
+        outputs = nn.functional.conv2d(outputs, getattr(network, f"conv{i}").weight, padding=1)
+        outputs = nn.functional.batch_norm(outputs, None, None, training=True).relu()
+        outputs = nn.functional.max_pool2d(outputs, 4)
+    assert outputs.shape == (6, 8, 5, 5)
+    torch.testing.assert_close(network(x), network.head(outputs.flatten(1)), rtol=1e-4, atol=1e-5)
+    assert len(network.blocks()) == 3
+
+
 def test_resnet12_has_twelve_convolutions_and_its_published_size():
     network = networks.create("resnet12", 5, (3, 84, 84), 64)
     convolutions = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and "shortcut" not in n]
@@ -91,6 +104,6 @@ def test_resnet12_has_twelve_convolutions_and_its_published_size():
 def test_wrong_networks_are_user_errors():
     with pytest.raises(UserError, match=r"no network 'cnn' \(did you mean 'cnn4'\?\)"):
         networks.create("cnn")
-    for name in ("cnn4", "resnet12"):
+    for name in ("cnn4", "cnn2", "resnet12"):
         with pytest.raises(UserError, match="at least 16×16 pixels, got 12×12"):
             networks.create(name, 5, (3, 12, 12))
