@@ -131,7 +131,7 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSpec:
-        """The inverse of :meth:`to_dict`; an unknown or missing key is a :class:`UserError`."""
+        """The inverse of :meth:`to_dict`; a missing key has its default, an unknown one is a :class:`UserError`."""
         if not isinstance(values, dict):
             raise UserError(f"a spec must be a table of knobs, got {type(values).__name__}")
         names = [knob_.name for knob_ in dataclasses.fields(cls)]
