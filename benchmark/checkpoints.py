@@ -19,8 +19,8 @@ from torch import Tensor
 
 import benchmark
 from benchmark.errors import UserError
+from benchmark.files import parse_table, write_atomic
 from benchmark.spec import RunSpec
-from benchmark.store import write_atomic
 
 MAGIC = b"inner-optimizer-benchmark checkpoint 1\n"
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -138,5 +138,5 @@ def read_partial(path: Path, key: str) -> pd.DataFrame | None:
         return None
     if head != f"# {key} {hashlib.sha256(body).hexdigest()}".encode():
         return None
-    table = pd.read_csv(io.BytesIO(body))
+    table = parse_table(body)
     return table.astype({name: np.float32 for name in table.columns if name != "task"})  # as :func:`measure` gives them

@@ -67,6 +67,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def parse_table(data: bytes) -> pd.DataFrame:
+    """A CSV with every float exactly as it was written."""
+    import pandas as pd
+
+    # pandas 3 does so by itself, and warns when asked to
+    how: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    return pd.read_csv(io.BytesIO(data), **how)
+
+
 def read_table(path: Path, columns: tuple[str, ...], sha256: str | None) -> pd.DataFrame | None:
     """A CSV of numbers that has `columns`, and this hash where one is given; None where no file is, nor expected."""
     import pandas as pd
@@ -82,9 +91,7 @@ def read_table(path: Path, columns: tuple[str, ...], sha256: str | None) -> pd.D
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{path}: damaged or edited (its SHA-256 does not match status.json)")
     try:
-        # pandas 3 reads every float exactly by itself and warns when asked to
-        how = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
-        table = pd.read_csv(io.BytesIO(data), **how)
+        table = parse_table(data)
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a readable table ({str(error).splitlines()[0]})") from error
     if not isinstance(table.index, pd.RangeIndex):  # a row longer than the header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -96,8 +97,9 @@ def test_paired_without_spread_or_tasks():
 @pytest.mark.parametrize("n", [2, 17, 400])
 def test_bootstrap_is_scipys(n):
     values = np.random.default_rng(n).normal(2, 3, n)
+    source = "rng" if "rng" in inspect.signature(scipy.stats.bootstrap).parameters else "random_state"  # scipy < 1.15
     expected = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(9)
+        (values,), np.mean, n_resamples=500, method="percentile", **{source: np.random.default_rng(9)}
     ).confidence_interval
     assert statistics.bootstrap_interval(values, resamples=500, seed=9) == pytest.approx(tuple(expected))
 
