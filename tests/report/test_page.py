@@ -85,7 +85,7 @@ def made(tmp_path_factory):
 
 def test_numbers_in_the_page_are_those_of_the_csv(made):
     page, folder, _ = made
-    table = parse_table(folder / "table1.csv".read_bytes())
+    table = parse_table((folder / "table1.csv").read_bytes())
     header, body = page.tables["table1-0"]
     for line in body:
         label = line[0][0].removesuffix(" *")
@@ -100,12 +100,12 @@ def test_numbers_in_the_page_are_those_of_the_csv(made):
                 assert float(attributes["data-value"]) == row["mean"]
                 assert text == f"{row['mean']:.2f} ± {row['half_tasks']:.2f}"
                 assert ("best" in attributes["class"]) == row["best_or_tied"]
-    pairs = parse_table(folder / "pairs.csv".read_bytes())
+    pairs = parse_table((folder / "pairs.csv").read_bytes())
     shown = [line for name, (_, lines) in page.tables.items() if name.startswith("pairs-") for line in lines]
     assert len(shown) == len(pairs) == 12
     by_name = {(f"{row['a']} − {row['b']}", row["difference"]) for _, row in pairs.iterrows()}
     assert {(line[0][0], float(line[1][1]["data-value"])) for line in shown} == by_name
-    claims = parse_table(folder / "claims.csv".read_bytes())
+    claims = parse_table((folder / "claims.csv").read_bytes())
     for key in claims["claim"].unique():
         _, lines = page.tables.get(f"checks-{key}", ([], []))
         expected = claims[(claims["claim"] == key) & (claims["where"] != "–")]
