@@ -151,12 +151,12 @@ def test_stopped_run_goes_on_to_the_same_numbers(
 
 
 def test_a_run_that_is_being_run_says_so(tmp_path: Path, command: Command) -> None:
-    process = _start(tmp_path, "--tasks", "100000")
+    process = _start(tmp_path, "--iterations", "100000")
     try:
         while not list(tmp_path.glob("*-md-*/status.json")):
             assert process.poll() is None
             time.sleep(0.02)
-        second = command("run", "--methods", "md", *TINY, "--tasks", "100000", "--results", tmp_path)
+        second = command("run", "--methods", "md", *TINY, "--iterations", "100000", "--results", tmp_path)
         assert second.returncode == 1
         assert "is being run by another process" in second.stderr
     finally:
