@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from benchmark.data.build import Plan, PlannedClass
 from benchmark.data.decode import Look
 from benchmark.data.formats import images_by
-from benchmark.data.sources import Source
+from benchmark.data.sources import BROKEN, Source
 from benchmark.data.storage import SPLITS
 from benchmark.errors import UserError
 
@@ -82,7 +83,7 @@ def _first_size(images: object, source: Source) -> int:
         try:
             with source.open(name) as file, Image.open(file) as image:
                 return min(LARGEST, *image.size)
-        except (OSError, SyntaxError, Image.DecompressionBombError):
+        except (*BROKEN, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
             continue
     raise UserError(f"the first images of {source.path.name} cannot be read, first {images[0]}; are these images?")
 
