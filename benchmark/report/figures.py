@@ -88,7 +88,8 @@ def fig1(group: Group, shots: int) -> Drawing | None:
     axes = figure.subplots(1, 2)
     _curves(axes[0], cells, "support_nll", styles)
     _curves(axes[1], cells, "grad_norm", styles)
-    axes[0].set(title="(a) support loss", xlabel="inner step k", ylabel=r"$L_S(\varphi^{(k)})$, nats")
+    unit = ", nats" if cells[0].metric == "accuracy" else ""  # a regression's loss is a mean square
+    axes[0].set(title="(a) support loss", xlabel="inner step k", ylabel=rf"$L_S(\varphi^{{(k)}})${unit}")
     axes[1].set(title="(b) gradient norm", xlabel="inner step k", ylabel=r"$\|\nabla L_S(\varphi^{(k)})\|_2$")
     legend_below(figure, axes)
     tasks = max(found.count for cell in cells if (found := cell.band("support_nll")))
