@@ -216,12 +216,12 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
 
 
 DEAF = """
-import signal, sys, time
+import os, signal, time
 from benchmark.parallel import launch
 
-def deaf(group):
-    signal.signal(signal.SIGTERM, lambda number, frame: print("asked", flush=True))
-    print("ready", flush=True)
+def deaf(group):  # os.write: one line is one write, whatever buffers the interpreter was told to use
+    signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"asked\\n"))
+    os.write(1, b"ready\\n")
     while True:
         time.sleep(0.05)
 
@@ -234,7 +234,8 @@ def test_a_second_signal_ends_workers_that_do_not_listen(tmp_path: Path) -> None
     script = tmp_path / "deaf.py"
     script.write_text(DEAF.lstrip())
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
         process.send_signal(signal.SIGTERM)
@@ -244,3 +245,6 @@ def test_a_second_signal_ends_workers_that_do_not_listen(tmp_path: Path) -> None
         assert process.wait(timeout=10) == 128 + signal.SIGTERM
         assert time.monotonic() - asked < 5
         assert process.stdout.read() == "", "a worker lives"  # its end of the pipe is closed when it ends
+    finally:
+        process.kill()  # of a test that failed: it would wait for ever
+        process.communicate()
