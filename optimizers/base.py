@@ -182,6 +182,10 @@ class InnerOptimizer(nn.Module):
         kept = [tuple(name for name in block if name in self.adapted) for block in named]
         return [block for block in kept if block]
 
+    def descend(self, point: Params, direction: Params) -> Params:
+        """``point − α direction``, by name."""
+        return {name: value.sub(direction[name], alpha=self.alpha) for name, value in point.items()}
+
     def predict(self, params: Params, x: Tensor) -> Tensor:
         """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ."""
         return functional_call(self.network, params, (x,))

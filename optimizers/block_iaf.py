@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimizers.modes import Shape, group, mode_products, modes
+from optimizers.modes import Shape, group, modes
+from optimizers.products import Layer, chains, listed
 
 DEPTH = 3
 """Mode-product layers of an encoder, and of a decoder."""
@@ -59,8 +61,9 @@ class ModeLayer(nn.Module):
         bound = 0.0 if zero != "none" else 1 / math.sqrt(math.prod(inputs))
         self.bias = nn.Parameter(torch.empty(count, *outputs).uniform_(-bound, bound).to(like))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return mode_products(x, list(self.weight), self.bias)
+    def layer(self, relu: bool = False) -> Layer:
+        """What it does to its input, with or without a ReLU behind it."""
+        return Layer(listed(self.weight), self.bias, relu)
 
     @torch.no_grad()
     def wake(self, x: Tensor) -> Tensor:
@@ -69,9 +72,9 @@ class ModeLayer(nn.Module):
         z differs little between tasks, so that a ReLU that is off at the start is off for every task: without this
         half of the units, and a whole layer of one or two units in half of all draws, would never train.
         """
-        y = self(x)
+        [y] = chains([x], [[self.layer()]])
         self.bias.add_(2 * F.relu(-y))
-        return self(x)
+        return y + 2 * F.relu(-y)
 
     def multiply_adds(self) -> int:
         count, sizes, total = self.bias.shape[0], list(self.inputs), 0
@@ -88,16 +91,14 @@ class ModeMLP(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(ModeLayer(count, n, o, like) for n, o in itertools.pairwise(chain))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = F.relu(layer(x))
-        return x
+    def chain(self) -> list[Layer]:
+        """Its layers."""
+        return [cast(ModeLayer, layer).layer(relu=True) for layer in self.layers]
 
     def wake(self, x: Tensor) -> None:
         """:meth:`ModeLayer.wake` for every layer in turn, at the input `x`."""
         for layer in self.layers:
-            assert isinstance(layer, ModeLayer)
-            x = layer.wake(x)
+            x = cast(ModeLayer, layer).wake(x)
 
 
 class BlockIAF(nn.Module):
@@ -170,7 +171,7 @@ class BlockIAF(nn.Module):
         stacks = [g.stack(z) for g in self.groups]
         phi: dict[str, Tensor] = {}
         for g, x, (a, m) in zip(self.groups, stacks, self.conditions(stacks), strict=True):
-            phi |= g.split(x * self.scale(a) + m)
+            phi |= g.split(torch.addcmul(m, x, self.scale(a)))
         return {name: phi[name] for name in z}
 
     def inverse(self, phi: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -198,11 +199,12 @@ class BlockIAF(nn.Module):
         """(a, m), each [G, *modes], of every group at the stacked z."""
         found: list[tuple[Tensor, Tensor]] = []
         inputs = self._decoder_inputs(stacks)
+        layers = [[*mlp.chain(), cast(ModeLayer, self.heads[i]).layer()] for i, mlp in _mlps(self.decoders).items()]
+        decoded = dict(zip(inputs, chains(list(inputs.values()), layers), strict=True))
         for i in map(str, range(len(self.groups))):
             parts = [(self.first_scale[i], self.first_shift[i])] if i in self.first_scale else []
             if i in self.decoders:
-                x = self.decoders[i](inputs[i])
-                a, m = self.heads[i](torch.cat([x, x])).split(len(x))
+                a, m = decoded[i].chunk(2)
                 parts.append((a, m))
             scales, shifts = zip(*parts, strict=True)
             found.append(parts[0] if len(parts) == 1 else (torch.cat(scales), torch.cat(shifts)))
@@ -218,9 +220,11 @@ class BlockIAF(nn.Module):
         """What the codes of earlier blocks say to the tensors that are not in block 1: [G, *code] by group."""
         if not self.links:
             return {}
-        codes = [encoder(stacks[int(i)][: self.coded[int(i)]]).flatten() for i, encoder in self.encoders.items()]
-        flat = torch.cat(codes).index_select(0, self.to_blocks)
-        said = torch.cat([link(flat[:known]) for link, known in zip(self.links, self.known, strict=True)])
+        coded = [stacks[int(i)][: self.coded[int(i)]] for i in self.encoders]
+        codes = chains(coded, [mlp.chain() for mlp in _mlps(self.encoders).values()])
+        flat = torch.cat([code.flatten() for code in codes]).index_select(0, self.to_blocks)
+        links = zip(cast("Iterable[nn.Linear]", self.links), self.known, strict=True)
+        said = torch.cat([torch.addmv(link.bias, link.weight, flat[:known]) for link, known in links])
         shapes = {}
         for i in self.decoders:
             g = self.groups[int(i)]
@@ -231,13 +235,14 @@ class BlockIAF(nn.Module):
     @torch.no_grad()
     def _wake(self, z: Mapping[str, Tensor]) -> None:
         stacks = [g.stack(z) for g in self.groups]
-        for i, encoder in self.encoders.items():
-            assert isinstance(encoder, ModeMLP)
+        for i, encoder in _mlps(self.encoders).items():
             encoder.wake(stacks[int(i)][: self.coded[int(i)]])
         for i, x in self._decoder_inputs(stacks).items():
-            decoder = self.decoders[i]
-            assert isinstance(decoder, ModeMLP)
-            decoder.wake(x)
+            _mlps(self.decoders)[i].wake(x)
+
+
+def _mlps(modules: nn.ModuleDict) -> Mapping[str, ModeMLP]:
+    return cast("Mapping[str, ModeMLP]", modules)
 
 
 def _moves(now: Sequence[str], then: Sequence[str], size: Mapping[str, int]) -> Tensor:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from optimizers.modes import Shape, group, mode_products
+from optimizers.modes import Shape, group
+from optimizers.products import Layer, chains, listed
 
 WIDTH = 8
 """Directions per mode; J = WIDTH² in all."""
@@ -32,7 +34,9 @@ class ConvexMap(nn.Module):
         names = list(start)
         self.groups = group(names, {name: tuple(value.shape) for name, value in start.items()})
         like = next(iter(start.values()))
-        self.log_diagonal = nn.ParameterList([like.new_zeros(len(g), *g.modes) for g in self.groups])
+        self.counts = [len(g) for g in self.groups]
+        self.sizes = [len(g) * math.prod(g.modes) for g in self.groups]
+        self.log_diagonal = nn.Parameter(like.new_zeros(sum(self.sizes)))  # group after group
         self.log_weight = nn.Parameter(like.new_zeros(WIDTH**2))
         self.bias = nn.Parameter(torch.randn(WIDTH**2).to(like))
         self.factors = nn.ModuleList()
@@ -49,17 +53,18 @@ class ConvexMap(nn.Module):
         """z → φ = g(z), both keyed by name."""
         stacks = [members.stack(z) for members in self.groups]
         pull = self.log_weight.exp() * (self._project(stacks) + self.bias).sigmoid()  # [J]
+        pulls = zip(pull.expand(sum(self.counts), -1).split(self.counts), self.groups, strict=True)
+        codes = [pull.reshape(len(g), *widths(g.modes)) for pull, g in pulls]
+        back = chains(codes, self._layers(transposed=True))
         phi: dict[str, Tensor] = {}
-        for members, x, log_d, factors in zip(self.groups, stacks, self.log_diagonal, self.factors, strict=True):
-            assert isinstance(factors, nn.ParameterList)
-            code = pull.expand(len(members), -1).reshape(len(members), *widths(members.modes))
-            phi |= members.split(log_d.exp() * x + mode_products(code, [factor.mT for factor in factors]))
+        for members, x, d, moved in zip(self.groups, stacks, self._diagonal(), back, strict=True):
+            phi |= members.split(torch.addcmul(moved, d, x))
         return {name: phi[name] for name in z}
 
     def potential(self, z: Mapping[str, Tensor]) -> Tensor:
         """ψ(z), a scalar: forward is its gradient."""
         stacks = [members.stack(z) for members in self.groups]
-        quadratic = [(log_d.exp() * x.square()).sum() / 2 for x, log_d in zip(stacks, self.log_diagonal, strict=True)]
+        quadratic = [(d * x.square()).sum() / 2 for x, d in zip(stacks, self._diagonal(), strict=True)]
         ridge = self.log_weight.exp() * nn.functional.softplus(self._project(stacks) + self.bias)
         return torch.stack(quadratic).sum() + ridge.sum()
 
@@ -74,13 +79,17 @@ class ConvexMap(nn.Module):
                 sizes[mode] = width
         return total
 
+    def _diagonal(self) -> list[Tensor]:
+        """D > 0, stacked like z."""
+        parts = self.log_diagonal.exp().split(self.sizes)
+        return [part.view(len(g), *g.modes) for part, g in zip(parts, self.groups, strict=True)]
+
     def _project(self, stacks: list[Tensor]) -> Tensor:
         """U z, [J]."""
-        codes = []
-        for x, factors in zip(stacks, self.factors, strict=True):
-            assert isinstance(factors, nn.ParameterList)
-            codes.append(mode_products(x, list(factors)).flatten(1).sum(0))
-        return torch.stack(codes).sum(0)
+        return torch.cat([code.flatten(1) for code in chains(stacks, self._layers())]).sum(0)
+
+    def _layers(self, transposed: bool = False) -> list[list[Layer]]:
+        return [[Layer(listed(cast(nn.ParameterList, each)), transposed=transposed)] for each in self.factors]
 
 
 def widths(modes: Shape) -> Shape:

@@ -61,7 +61,7 @@ class ECML(InnerOptimizer):
         self.conditioned = [n for n in self.adapted if self.wrt == "all" or n.rpartition(".")[0] == head]
 
     def step(self, state: State, grads: Params) -> State:
-        return {"phi": {name: value - self.alpha * grads[name] for name, value in state["phi"].items()}}
+        return {"phi": self.descend(state["phi"], grads)}
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         loss = super().objective(task, trajectory)

@@ -24,4 +24,4 @@ class GradientDescent(InnerOptimizer):
     )
 
     def step(self, state: State, grads: Params) -> State:
-        return {"phi": {name: value - self.alpha * grads[name] for name, value in state["phi"].items()}}
+        return {"phi": self.descend(state["phi"], grads)}

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State
 from optimizers.errors import choice
-from optimizers.modes import group, leading_last, mode_products
+from optimizers.modes import group
+from optimizers.products import mode_products, multiply, rows
 
 
 class MetaKFO(InnerOptimizer):
@@ -76,8 +77,8 @@ class MetaKFO(InnerOptimizer):
             # ∂L_S/∂A = −α pull, so that A − α ∂L_S/∂A is
             transform = {name: factor + self.alpha**2 * pull[name] for name, factor in transform.items()}
         update = self.apply_transform(transform, grads)
-        phi = {name: value - self.alpha * update[name] for name, value in state["phi"].items()}
-        return {"phi": phi, "transform": transform, "last": dict(grads) if self.adapting else {}}
+        last = dict(grads) if self.adapting else {}
+        return {"phi": self.descend(state["phi"], update), "transform": transform, "last": last}
 
     def apply_transform(self, factors: Mapping[str, Tensor], grads: Params) -> dict[str, Tensor]:
         """A(G) for the given factors, keyed like G."""
@@ -120,12 +121,7 @@ def _gram_products(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
     Like :func:`mode_products` it leaves those two modes last.
     """
-    single = x.shape[0] == 1
-    if single:
-        x, left, right = x.squeeze(0), left.squeeze(0), right.squeeze(0)
-    lead = x.shape[: 0 if single else 1]
     for factor in (left, right):
-        sizes = x.shape[len(lead) :]
-        flat = leading_last(x.reshape(*lead, sizes[0], -1))  # [(G,) rest, n]
-        x = (flat @ factor.mT @ factor).reshape(*lead, *sizes[1:], sizes[0])
-    return x.unsqueeze(0) if single else x
+        count, n, *rest = x.shape
+        x = multiply(multiply(rows(x), factor.mT), factor).reshape(count, *rest, n)
+    return x

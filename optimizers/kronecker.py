@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
-from optimizers.modes import group, mode_products
+from optimizers.modes import group
+from optimizers.products import mode_products
 
 
 class MetaCurvature(InnerOptimizer):
@@ -57,7 +58,7 @@ class MetaCurvature(InnerOptimizer):
 
     def step(self, state: State, grads: Params) -> State:
         update = self.precondition(grads)
-        return {"phi": {name: value - self.alpha * update[name] for name, value in state["phi"].items()}}
+        return {"phi": self.descend(state["phi"], update)}
 
     def step_multiply_adds(self) -> int:
         total = super().step_multiply_adds()

@@ -29,13 +29,13 @@ class DualDescent(InnerOptimizer):
     g: nn.Module
 
     def init_state(self, noise: Tensor | None = None) -> State:
-        return {"z": self.start()}
+        return {"z": {name: value.contiguous() for name, value in self.start().items()}}  # as the map reads it
 
     def params(self, state: State) -> Params:
         return self.g(state["z"])
 
     def step(self, state: State, grads: Params) -> State:
-        return {"z": {name: value - self.alpha * grads[name] for name, value in state["z"].items()}}
+        return {"z": self.descend(state["z"], grads)}
 
     def step_multiply_adds(self) -> int:
         return super().step_multiply_adds() + self.g.multiply_adds()  # type: ignore[operator]

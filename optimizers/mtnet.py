@@ -93,7 +93,7 @@ class MTNet(InnerOptimizer):
             mask = state["mask"].get(name.rpartition(".")[0])
             if mask is not None:
                 update = update * mask.reshape(-1, *[1] * (update.dim() - 1))
-            phi[name] = value - self.alpha * update
+            phi[name] = value.sub(update, alpha=self.alpha)
         return {"phi": phi, "mask": state["mask"]}
 
     def step_multiply_adds(self) -> int:

@@ -70,7 +70,7 @@ class WarpGrad(InnerOptimizer):
         return tuple(name for name in super().adaptable() if not name.startswith("inserted."))
 
     def step(self, state: State, grads: Params) -> State:
-        return {"phi": {name: value - self.alpha * grads[name] for name, value in state["phi"].items()}}
+        return {"phi": self.descend(state["phi"], grads)}
 
     def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss at φ = `params` with the rest of the network, warp layers included, as constants.
@@ -95,7 +95,7 @@ class WarpGrad(InnerOptimizer):
         gradient = grad(lambda phi: warped(phi, task.support_x, task.support_y))(point)
         if self.first_order:
             gradient = {name: stop_gradient(value) for name, value in gradient.items()}
-        moved = {name: value - self.alpha * gradient[name] for name, value in point.items()}
+        moved = self.descend(point, gradient)
         return warped(moved, task.query_x, task.query_y)
 
     def _maml(self, task: Task, trajectory: Trajectory) -> Tensor:
