@@ -127,12 +127,26 @@ def _joined(device: torch.device, local_rank: int, **how: Any) -> Iterator[Group
         torch.cuda.set_device(local_rank)
         device = torch.device("cuda", local_rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(hours=1), **how)
+    with _output_to_stderr():
+        dist.init_process_group(backend, timeout=datetime.timedelta(hours=1), **how)
     try:
         dist.barrier()  # nobody leaves before all have joined
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Gloo says on standard output whom it met (torch 2.10): what is piped from a run is not the place."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
 
 
 # A worker
@@ -215,8 +229,9 @@ class _Watch:
                 endings = self._wait()
             finally:
                 self._end()
-        if self.signal is not None and any(kind != "returned" for kind, _, _ in endings.values()):
-            raise SystemExit(128 + self.signal)
+        returned = [kind == "returned" for kind, _, _ in endings.values()]
+        if self.signal is not None and not (all(returned) and len(returned) == len(self.workers)):
+            raise SystemExit(128 + self.signal)  # also where some did not listen and were ended
         for rank, (kind, value, _) in sorted(
             endings.items(), key=lambda ending: ending[1][2]
         ):  # the first is the cause
