@@ -115,7 +115,9 @@ def _gradients(
         return
     one = functional.task_gradient(optimizer, steps, recompute=recompute)
     theta = {name: p.detach() for name, p in wanted.items()}
-    if strategy == "loop":
+    if strategy == "vmap":  # which knows no other layout in torch 2.10
+        theta = {name: p.contiguous() for name, p in theta.items()}
+    else:
         for t, task in enumerate(tasks(batch)):
             yield *one(theta, task, None if noise is None else noise[t]), 1 / total
         return

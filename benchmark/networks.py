@@ -96,7 +96,8 @@ class CNN4(Network):
             self.add_module(f"conv{i}", nn.Conv2d(inputs if i == 1 else channels, channels, 3, padding=1))
             self.add_module(f"norm{i}", BatchNorm(channels))
         self.head = nn.Linear(channels * (height // 16) * (width // 16), ways)
-        self.to(memory_format=torch.channels_last)  # how the fused block computes; values and names are the same
+        # how the fused block computes; values and names are the same
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
 
     def places(self, kind: str) -> dict[str, int]:
         prefix = {"layer": "conv", "block": "block"}.get(kind)
@@ -158,7 +159,7 @@ class ResNet12(Network):
             self.add_module(f"layer{i}", nn.ModuleDict(layers))
             inputs = outputs
         self.head = nn.Linear(inputs, ways)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
 
     def places(self, kind: str) -> dict[str, int]:
         if kind == "layer":
