@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -35,7 +35,16 @@ READING = {
 class Parser(argparse.ArgumentParser):
     """argparse with errors that are one line and name the nearest right word."""
 
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.given = args or ()
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if "are required:" in message:  # perhaps one was given and misspelt
+            flags = (word.partition("=")[0] for word in self.given if word.startswith("--"))
+            message = next((f"unrecognized arguments: {flag}" for flag in flags if flag not in self.words()), message)
         wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
         if wrong:
             word = (wrong[1] or wrong[2]).partition("=")[0]

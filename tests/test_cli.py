@@ -21,6 +21,7 @@ from tests.report.builder import build_run
     [
         ("runn", "unknown verb 'runn' (did you mean 'run'?)"),
         ("run", "the following arguments are required: --methods"),
+        ("run --method md", "unknown flag '--method' (did you mean '--methods'?)"),
         ("run --methods", "expected one argument"),
         ("run --methods ,", "--methods is empty"),
         ("run --methods mdd", "did you mean 'md'"),

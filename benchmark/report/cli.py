@@ -70,8 +70,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``export``."""
     _add_results(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="ends in .csv, .csv.gz or .parquet (needs pyarrow)"
-    )
+        "--output", type=Path, metavar="FILE",
+        help="ends in .csv, .csv.gz or .parquet (needs pyarrow); default: CSV on standard output",
+    )  # fmt: skip
     parser.add_argument(
         "--level", default="all", metavar="|".join(LEVELS),
         help="one line for each number, run, test task or inner step; default: all",
@@ -83,6 +84,9 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
     from benchmark.report.export import frame, write
 
     table = frame(readable(arguments.results), arguments.level)
+    if arguments.output is None:
+        table.to_csv(sys.stdout, index=False)
+        return 0
     write(table, arguments.output)
     console.print(f"{arguments.output}: {len(table):,} lines", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -82,6 +82,13 @@ def test_compare_says_what_it_cannot_compare(add_run, results, tmp_path):
     assert "MetaSGD" in said(cli.compare, a="MetaSGD (channels=16)", b="maml", results=results)
 
 
+def test_export_without_a_file_prints(add_run, results, tmp_path, capsys):
+    add_run("maml", tasks=7)
+    said(cli.export, results=results, output=None, level="tasks")
+    said(cli.export, results=results, output=tmp_path / "tasks.csv", level="tasks")
+    assert capsys.readouterr().out == (tmp_path / "tasks.csv").read_text()
+
+
 def test_export_holds_everything_once(add_run, results, tmp_path):
     add_run("maml", tasks=7, trace_steps=5)
     add_run("pixels", tasks=7)
