@@ -32,8 +32,9 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "validations": list,
     "best": (dict, type(None)),
     "best_iteration": int,
-    "best_accuracy": float,
-    "wall_s": float,
+    "best_score": float,
+    "train_s": float,
+    "validate_s": float,
 }
 """What :func:`benchmark.train.snapshot` saves."""
 

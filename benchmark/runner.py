@@ -234,16 +234,18 @@ def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[di
     return None, f"{name}: has no checkpoint of its {lost} meta-steps, begins afresh" if lost else ""
 
 
-def _train_status(directory: RunDirectory, progress: Progress, size: int, state: str = "running") -> None:
-    wall = {"train": round(progress.wall_s, 1)}
-    best = progress.best_accuracy if progress.best is not None else None
+def _train_status(
+    directory: RunDirectory, progress: Progress, size: int, state: str = "running", **measured_s: float
+) -> None:
+    wall = {"train": progress.train_s, "validate": progress.validate_s, **measured_s}
+    best = progress.best_score if progress.best is not None else None
     directory.set_status(
         state,
         iteration=progress.iteration,
         meta_parameters=size,
-        wall_s=wall,
+        wall_s={name: round(seconds, 1) for name, seconds in wall.items()},
         best_iteration=progress.best_iteration,
-        best_accuracy=best,
+        best_score=best,
         skipped_steps=progress.skipped,
     )
 
@@ -255,9 +257,8 @@ def _finish(
         directory.write_table("training", progress.training_table())
         directory.write_table("validation", progress.validation_table())
     directory.write_table("evaluation", table)
-    _train_status(directory, progress, meta_parameters)
-    wall = {"train": round(progress.wall_s, 1), "evaluate": round(evaluate_s, 1)}
-    directory.set_status("finished", wall_s=wall, message="")
+    _train_status(directory, progress, meta_parameters, evaluate=evaluate_s)
+    directory.set_status("finished", message="")
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def status(arguments: argparse.Namespace) -> None:
         state = run.state
         if state == "running" and not store.is_alive(run.path):
             state = "killed"
-        best = run.status.get("best_accuracy")
+        best = run.status.get("best_score")
         iteration, total = run.status.get("iteration", 0), run.spec["iterations"]
         table.add_row(
             run.name,

@@ -56,7 +56,7 @@ STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "meta_parameters": ("a count", _count),
     "best_iteration": ("a count", _count),
     "skipped_steps": ("a count", _count),
-    "best_accuracy": ("a number or null", lambda value: value is None or _number(value)),
+    "best_score": ("a number or null", lambda value: value is None or _number(value)),
     "message": ("a text", _text),
     "updated": ("a text", _text),
     "wall_s": ("a table of numbers", lambda value: isinstance(value, dict) and all(map(_number, value.values()))),

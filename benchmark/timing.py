@@ -34,7 +34,7 @@ from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from benchmark.peers import Job
 from optimizers.base import InnerOptimizer
 
-SHORTEST_S = 2e-3
+SHORTEST_S = 0.1
 """Shorter works are repeated within a turn until a turn is about this long."""
 
 

@@ -44,8 +44,12 @@ class Progress:
     validations: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
     best_iteration: int = 0
-    best_accuracy: float = -math.inf
-    wall_s: float = 0.0
+    best_score: float = -math.inf
+    """Validation accuracy, or for regression minus the loss."""
+    train_s: float = 0.0
+    """Wall time of the meta-steps."""
+    validate_s: float = 0.0
+    """Wall time of the validations that ended."""
 
     def training_table(self) -> pd.DataFrame:
         return pd.DataFrame({"iteration": np.arange(1, len(self.losses) + 1), "loss": self.losses})
@@ -90,12 +94,10 @@ def train(
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, optimizer, meta_optimizer)
-    started = saved = time.monotonic()
-    before_s = progress.wall_s
+    saved = time.monotonic()
 
     def save_now() -> None:
         nonlocal saved
-        progress.wall_s = before_s + time.monotonic() - started
         save(snapshot(progress, optimizer, meta_optimizer), progress)
         saved = time.monotonic()
 
@@ -103,14 +105,18 @@ def train(
         try:
             if _validation_is_due(progress, spec):
                 save_now()
+                started = time.monotonic()
                 _validate(optimizer, dataset, spec, progress, group, device, strategy, should_stop)
+                progress.validate_s += time.monotonic() - started
                 save_now()
             if progress.iteration == spec.iterations:
                 break
+            started = time.monotonic()
             loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy)
         except Diverged:
             save_now()
             raise
+        progress.train_s += time.monotonic() - started
         progress.iteration += 1
         progress.losses.append(loss)
         on_step(progress)
@@ -255,8 +261,8 @@ def _validate(
     if nll.excluded:  # counted in neither mean, so these meta-parameters cannot be compared with others
         return
     score = accuracy.mean if accuracy.count else -nll.mean
-    if score > progress.best_accuracy:
-        progress.best_accuracy, progress.best_iteration = score, progress.iteration
+    if score > progress.best_score:
+        progress.best_score, progress.best_iteration = score, progress.iteration
         progress.best = {key: value.detach().clone() for key, value in optimizer.state_dict().items()}
 
 
@@ -276,8 +282,9 @@ def snapshot(progress: Progress, optimizer: InnerOptimizer, meta_optimizer: torc
         "validations": progress.validations,
         "best": best,
         "best_iteration": progress.best_iteration,
-        "best_accuracy": progress.best_accuracy,
-        "wall_s": progress.wall_s,
+        "best_score": progress.best_score,
+        "train_s": progress.train_s,
+        "validate_s": progress.validate_s,
     }
 
 
@@ -296,8 +303,9 @@ def restore(
             validations=list(payload["validations"]),
             best=payload["best"],
             best_iteration=payload["best_iteration"],
-            best_accuracy=payload["best_accuracy"],
-            wall_s=payload["wall_s"],
+            best_score=payload["best_score"],
+            train_s=payload["train_s"],
+            validate_s=payload["validate_s"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"the checkpoint does not fit this run ({str(error).splitlines()[0]})") from error

@@ -114,6 +114,23 @@ def test_the_best_checkpoint_is_kept(scores: list, best: int, monkeypatch: pytes
     assert not torch.equal(stub.theta(), stub.seen[-1])
 
 
+def test_time_of_meta_steps_and_of_validations_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub, clock = Stub(monkeypatch, RISING), SimpleNamespace(now=0.0)
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def takes(seconds, work):
+        def slow(*args, **named):
+            clock.now += seconds
+            return work(*args, **named)
+
+        return slow
+
+    monkeypatch.setattr(train, "_batch_gradient", takes(1.0, train._batch_gradient))
+    monkeypatch.setattr(train, "measure", takes(100.0, train.measure))
+    progress = stub.run(iterations=4, validate_every=2)
+    assert (progress.train_s, progress.validate_s) == (4.0, 200.0)
+
+
 def test_a_validation_without_any_finite_loss_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub(monkeypatch, [(0.3, 1.0), (0.9, np.nan)])
     with pytest.raises(train.Diverged, match="after meta-step 2"):

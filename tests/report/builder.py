@@ -54,7 +54,7 @@ def build_run(
     values = {
         "state": state, "iteration": spec.iterations, "message": "", "updated": "2030-01-01T01:00:00+00:00",
         "wall_s": {"train": 100.0, "evaluate": 10.0}, "meta_parameters": 32_901, "best_iteration": 100,
-        "best_accuracy": mean,
+        "best_score": mean,
     }  # fmt: skip
     write_json(path / "status.json", values | (status or {}))
     own = np.random.default_rng([spec.seed, *method.encode()])

@@ -205,7 +205,7 @@ def test_a_foreign_spec_is_refused_by_its_field(change: dict, unbroken: Path, tm
     "change",
     [
         {"state": "fine"}, {"state": None}, {"iteration": "many"}, {"iteration": -1}, {"iteration": True},
-        {"best_accuracy": "x"}, {"wall_s": 3}, {"wall_s": {"train": "x"}}, {"message": 3}, {"updated": {}},
+        {"best_score": "x"}, {"wall_s": 3}, {"wall_s": {"train": "x"}}, {"message": 3}, {"updated": {}},
         {"sha256": []}, {"sha256": {"evaluation.csv": 1}},
     ],
 )  # fmt: skip
