@@ -74,7 +74,10 @@ def measure(
 
 
 def measure_floor(
-    spec: RunSpec, dataset: data.Dataset, should_stop: Callable[[], bool] = lambda: False
+    spec: RunSpec,
+    dataset: data.Dataset,
+    on_rows: Callable[[int], None] = lambda count: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> pd.DataFrame:
     """Nearest centroid on raw pixels on the very tasks that the methods are measured on: task, accuracy, nll."""
     tables = []
@@ -83,6 +86,7 @@ def measure_floor(
         batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, indices)
         accuracy, nll = pixels.evaluate(batch)
         tables.append(pd.DataFrame({"task": list(indices), "accuracy": accuracy.numpy(), "nll": nll.numpy()}))
+        on_rows(indices.stop)
         if should_stop():
             raise Interrupted("interrupted while measuring")
     return pd.concat(tables, ignore_index=True)

@@ -147,8 +147,10 @@ def _run(
     if spec.method == FLOOR:
         if writes:
             directory.set_status("running", iteration=0)
-            table = measure_floor(spec, dataset, should_stop=lambda: bool(stop))
-            _finish(directory, table, Progress(), meta_parameters=0, evaluate_s=0.0)
+            started = time.monotonic()
+            with reporter.measuring(spec) as on_rows:
+                table = measure_floor(spec, dataset, on_rows=on_rows, should_stop=lambda: bool(stop))
+            _finish(directory, table, Progress(), meta_parameters=0, evaluate_s=time.monotonic() - started)
         return
     optimizer = build(spec, dataset.image_shape, device)
     size = sum(parameter.numel() for parameter in optimizer.parameters())

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -61,6 +62,7 @@ def write(results: Path, reports: Path) -> list[Path]:
     with styled():
         drawn = list(drawings(groups, compared, findings))
         written += save_all(drawn, reports / "figures")
+    remove_stale(reports / "figures", {drawing.stem for drawing in drawn})
     content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms, warned)
     return [_write(reports / "index.html", page.render(content)), *written]
 
@@ -92,6 +94,14 @@ def save_all(drawn: Sequence[figures.Drawing], folder: Path) -> list[Path]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         saved = pool.map(_save, drawn, [folder] * len(drawn), chunksize=4)
         return [path for paths in saved for path in paths]
+
+
+def remove_stale(folder: Path, stems: set[str]) -> None:
+    """Delete the figures of an earlier report that this one does not have: nobody would see that they are old."""
+    kind = re.compile(rf"({'|'.join(figures.KINDS)})(-[a-z0-9-]+)?")
+    for path in folder.iterdir():
+        if path.suffix[1:] in figures.FORMATS and path.stem not in stems and kind.fullmatch(path.stem):
+            path.unlink()
 
 
 def _save(drawing: figures.Drawing, folder: Path) -> list[Path]:

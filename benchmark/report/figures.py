@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
+KINDS = ("fig1", "curves", "pareto", "tasks", "differences", "geometry")
+"""How the file names of the report's figures begin."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ def save(drawing: Drawing, folder: Path) -> list[Path]:
         drawing.figure.savefig(path, metadata=metadata[extension])
         written.append(path)
     return written
+
+
+def name_lines(axes: Sequence[Axes], labels: Sequence[str]) -> None:
+    """Panels side by side that share horizontal lines 0, 1, … from the top, named on the left."""
+    for axis in axes:
+        axis.set_yticks(range(len(labels)), [shown(label) for label in labels])
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.grid(visible=False, axis="y")
+        axis.tick_params(labelleft=axis is axes[0])
 
 
 def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:

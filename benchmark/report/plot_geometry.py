@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.report.figures import Drawing, shown
+from benchmark.report.figures import Drawing, name_lines
 from benchmark.report.findings import Findings
 from benchmark.report.published import method_title
 from benchmark.report.style import GUIDE, looks
@@ -50,10 +50,7 @@ def geometry(findings: Findings) -> Drawing | None:
         if scale == "log" or (scale == "symlog" and table[column].abs().max() > 100):
             axis.set_xscale(scale)
         axis.set_title(title, fontsize=8.5)
-        axis.set_yticks(range(len(methods)), [shown(method_title(method)) for method in methods])
-        axis.set_ylim(len(methods) - 0.5, -0.5)
-        if axis is not axes[0]:
-            axis.tick_params(labelleft=False)
+    name_lines(axes, [method_title(method) for method in methods])
     return Drawing(
         "geometry",
         "Geometry of the update as verify measured it: open at the start, filled for trained checkpoints. Left of zero "

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.report.cell import FLOOR, Cell
-from benchmark.report.figures import Drawing, legend_below, shown, slug
+from benchmark.report.figures import Drawing, legend_below, name_lines, shown, slug
 from benchmark.report.findings import Findings
 from benchmark.report.group import Group
 from benchmark.report.pairs import outcome, select
@@ -186,11 +186,7 @@ def distribution(group: Group, styles: dict[str, Look]) -> Drawing | None:
             axis.plot(cell.score.mean, place, marker="o", color="white", markeredgecolor=look.color, markersize=4.5)
             told.append(f"{row.label} {shots}-shot: median {median:.1f}, quartiles {first:.1f} to {third:.1f}.")
         axis.set(title=f"{shots}-shot", xlabel=f"{_unit(group.cells(shots))} on one task")
-        axis.set_yticks(range(len(rows)), [shown(row.label) for row in rows])
-        axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.grid(visible=False, axis="y")
-        if axis is not axes[0][0]:
-            axis.tick_params(labelleft=False)
+    name_lines(axes[0], [row.label for row in rows])
     return Drawing(
         _name("tasks", group),
         f"Spread over tasks, {_where(group)}: bar from the first to the third quartile with the median, line from the "
@@ -233,11 +229,7 @@ def differences(group: Group, pairs: pd.DataFrame, styles: dict[str, Look]) -> D
             told.append(f"{label} {shots}-shot {mean:+.2f}, interval {low:+.2f} to {high:+.2f}.")
         unit = "points" if _unit(group.cells(shots)) != "loss" else "loss"
         axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {unit}")
-        axis.set_yticks(range(len(names)), [shown(name) for name in names])
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.grid(visible=False, axis="y")
-        if axis is not axes[0][0]:
-            axis.tick_params(labelleft=False)
+    name_lines(axes[0], names)
     return Drawing(
         _name("differences", group),
         f"Paired differences to {reference}, {_where(group)}: mean over common tasks with 95 % bootstrap intervals. "

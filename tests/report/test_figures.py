@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,24 @@ def test_write_gives_every_file_and_the_same_bytes_again(add_run, results, tmp_p
     again = report.write(results, tmp_path / "again")
     for one, two in zip(written, again, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_figures_of_an_earlier_report_do_not_stay(add_run, results, tmp_path):
+    add_run("maml")
+    add_run("md", shots=5)
+    folder = tmp_path / "reports" / "figures"
+    report.write(results, tmp_path / "reports")
+    before = {path.name for path in folder.iterdir()}
+    assert {name.partition("-")[0] for name in before} <= set(figures.KINDS)
+    (folder / "mine.png").write_bytes(b"")
+    (folder / "fig1-notes.txt").write_bytes(b"")
+    for path in results.iterdir():
+        if "-5shot-" in path.name:
+            shutil.rmtree(path)
+    report.write(results, tmp_path / "reports")
+    after = {path.name for path in folder.iterdir()}
+    assert {f"fig1-glyphs-5way-5shot-controlled.{end}" for end in ("png", "pdf", "svg")} <= before - after
+    assert after - before == {"mine.png", "fig1-notes.txt"}
 
 
 def test_write_on_no_runs(results, tmp_path):
