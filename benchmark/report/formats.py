@@ -46,8 +46,8 @@ def escape_markdown(entry: str) -> str:
 
 
 def latex(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> str:
-    """All tables in LaTeX with booktabs; each a ``table`` environment of its own."""
-    parts = ["% Needs \\usepackage{booktabs}. Written by the report; numbers are those of table1.csv."]
+    """All tables in LaTeX with booktabs; each a ``table`` environment of its own, made smaller where it is too wide."""
+    parts = ["% Needs \\usepackage{booktabs,graphicx}. Written by the report; numbers are those of table1.csv."]
     for number, table in enumerate(tables(groups, step_ms), start=1):
         header, body = grid(table)
         lines = [
@@ -55,17 +55,25 @@ def latex(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -
             "  \\centering",
             f"  \\caption{{{escape_latex(table.title)}. {escape_latex(' '.join(notes(table)))}}}",
             f"  \\label{{tab:results-{number}}}",
+            "  \\smallskip\\small",
+            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
             f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             "    \\toprule",
-            "    " + " & ".join(escape_latex(entry) for entry in header) + " \\\\",
+            "    " + " & ".join(map(_latex_heading, header)) + " \\\\",
             "    \\midrule",
             *("    " + " & ".join(_latex_place(entry) for entry in line) + " \\\\" for line in body),
             "    \\bottomrule",
-            "  \\end{tabular}",
+            "  \\end{tabular}}",
             "\\end{table}",
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _latex_heading(entry: str) -> str:
+    """A heading over several lines, what stands in brackets below the rest."""
+    lines = [escape_latex(line) for line in entry.replace(" (", "\n(").split("\n")]
+    return lines[0] if len(lines) == 1 else "\\shortstack[r]{" + " \\\\ ".join(lines) + "}"
 
 
 def _latex_place(entry: Place) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -211,7 +213,21 @@ def test_latex_compiles_in_shape(add_run, results):
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len({line.count("&") for line in rows}) == 1
     assert "±" not in text
-    assert "%" not in text.replace("\\%", "").split("\n", 1)[1]
+    assert "%" not in text.replace("\\%", "").replace("{%\n", "").split("\n", 1)[1]
+    assert "\\shortstack[r]{1-shot, ours \\\\ (controlled recipe)}" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX")
+def test_latex_compiles_and_is_not_too_wide(add_run, results, tmp_path):
+    add_run("maml")
+    add_run("md", shots=5)
+    (tmp_path / "table.tex").write_text(formats.latex(group_runs(load_runs(results))))
+    page = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_csv_round_trips_at_full_precision(add_run, results):
