@@ -51,10 +51,10 @@ def measure(
     for start in range(first, tasks, CHUNK * group.size):
         indices = range(start, min(start + CHUNK * group.size, tasks))
         mine = [indices[i] for i in group.share(len(indices))]
-        batch = draw_tasks(dataset, split, spec, spec.query_test, mine)
+        batch = draw_tasks(dataset, split, spec, spec.query_test, mine, device)
         result = evaluate_batch(
             optimizer,
-            to_device(batch, device, spec),
+            batch,
             steps=steps,
             trace_steps=trace_steps,
             strategy=strategy,
@@ -101,9 +101,12 @@ def _table(indices: Sequence[int], rows: np.ndarray, trace_steps: int) -> pd.Dat
     return table
 
 
-def draw_tasks(dataset: data.Dataset, split: str, spec: RunSpec, query: int, indices: Sequence[int]) -> Batch:
-    """The tasks of these indices; an empty batch of their shape for a rank that has none."""
-    batch = data.sample(dataset, split, spec.ways, spec.shots, query, spec.seed, indices or [0])
+def draw_tasks(
+    dataset: data.Dataset, split: str, spec: RunSpec, query: int, indices: Sequence[int], device: torch.device
+) -> Batch:
+    """The tasks of these indices as the network takes them; an empty batch of their shape for a rank that has none."""
+    drawn = data.sample(dataset, split, spec.ways, spec.shots, query, spec.seed, indices or [0], device)
+    batch = to_device(drawn, device, spec)
     return batch if indices else Batch(*(part[:0] for part in batch))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmark import data
 from benchmark.errors import UserError
-from benchmark.evaluate import draw_noise, draw_tasks, measure, to_device
+from benchmark.evaluate import draw_noise, draw_tasks, measure
 from benchmark.metagrad import choose, meta_gradient
 from benchmark.parallel import Group
 from benchmark.spec import RunSpec
@@ -201,7 +201,7 @@ def _batch_gradient(
     In a loop over tasks (CPU) the result is the same bit by bit whatever the number of ranks.
     """
     mine = [indices[i] for i in group.share(len(indices))]
-    batch = to_device(draw_tasks(dataset, "train", spec, spec.query_train, mine), device, spec)
+    batch = draw_tasks(dataset, "train", spec, spec.query_train, mine, device)
     noise = draw_noise(optimizer, spec, "train", mine, device)
 
     def flat(rows: slice) -> Tensor:  # [1 + P]

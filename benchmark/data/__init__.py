@@ -13,13 +13,24 @@ from benchmark.data.catalogue import available, import_dataset, load
 from benchmark.data.storage import Dataset, data_root
 
 if TYPE_CHECKING:
+    import torch
+
     from benchmark.data.episodes import Batch
 
 __all__ = ["Dataset", "available", "data_root", "import_dataset", "load", "sample"]
 
 
-def sample(dataset: Dataset, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]) -> Batch:
+def sample(
+    dataset: Dataset,
+    split: str,
+    ways: int,
+    shots: int,
+    query: int,
+    seed: int,
+    indices: Sequence[int],
+    device: torch.device | None = None,
+) -> Batch:
     """Tasks ``indices`` as tensors: see :func:`benchmark.data.episodes.sample`."""
     from benchmark.data.episodes import sample as draw
 
-    return draw(dataset, split, ways, shots, query, seed, indices)
+    return draw(dataset, split, ways, shots, query, seed, indices, device)

@@ -14,6 +14,7 @@ import mmap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -179,8 +180,19 @@ def _labels(ways: int, each: int) -> np.ndarray:
     return np.repeat(np.arange(ways, dtype=np.int64), each)
 
 
-def sample(dataset: Dataset, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]) -> Batch:
-    """Tasks ``indices`` of a split as one :class:`Batch` on the CPU; see the module for what decides them.
+def sample(
+    dataset: Dataset,
+    split: str,
+    ways: int,
+    shots: int,
+    query: int,
+    seed: int,
+    indices: Sequence[int],
+    device: torch.device | None = None,
+) -> Batch:
+    """Tasks ``indices`` of a split as one :class:`Batch`; see the module for what decides them.
+
+    With a GPU as ``device`` its images are gathered there (:func:`resident`), to the same bits as on the CPU.
 
     Errors: :class:`UserError` where the split has too few classes or a class too few images.
     """
@@ -196,17 +208,55 @@ def sample(dataset: Dataset, split: str, ways: int, shots: int, query: int, seed
         for start in range(0, len(indices), _CHUNK_TASKS)
     ]
     picked, turns = (np.concatenate(parts) for parts in zip(*drawn, strict=True))  # [T, ways, S + Q], [T, ways]
-    tasks = len(indices)
-    images = np.asarray(dataset.images[picked.reshape(-1)]).reshape(*picked.shape, *dataset.image_shape)
-    _forget(dataset.images)
+    stored = resident(dataset, device)
+    if stored is None:
+        images = torch.from_numpy(np.asarray(dataset.images[picked]))
+        _forget(dataset.images)
+    else:
+        images = stored[torch.from_numpy(picked).to(stored.device, non_blocking=True)]
     for turn in range(1, dataset.rotations):
-        images[turns == turn] = np.rot90(images[turns == turn], turn, axes=(-2, -1))
+        turned = np.nonzero(turns == turn)
+        images[turned] = torch.rot90(images[turned], turn, (-2, -1))
+    most = torch.full((), 255.0, device=images.device)  # a tensor: by a number, a GPU multiplies with its inverse
 
-    def part(pixels: np.ndarray, each: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = np.divide(pixels, np.float32(255), dtype=np.float32).reshape(tasks, ways * each, *dataset.image_shape)
-        return torch.from_numpy(x), torch.from_numpy(np.tile(_labels(ways, each), (tasks, 1)))
+    def part(pixels: torch.Tensor, each: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = pixels.float().div_(most).reshape(len(indices), ways * each, *dataset.image_shape)
+        labels = torch.from_numpy(np.tile(_labels(ways, each), (len(indices), 1)))
+        return x, labels.to(x.device, non_blocking=True)
 
     return Batch(*part(images[:, :, :shots], shots), *part(images[:, :, shots:], query))
+
+
+_RESIDENT: WeakKeyDictionary[Dataset, dict[torch.device, torch.Tensor | None]] = WeakKeyDictionary()
+_UPLOADED = 4096  # images copied together
+
+
+def resident(dataset: Dataset, device: torch.device | None) -> torch.Tensor | None:
+    """All images of the set on a GPU, uint8 ``[N, C, H, W]``, uploaded once for as long as the set is in use.
+
+    None on a CPU, and where they would take more than half of the memory that is free there.
+    """
+    import torch
+
+    if device is None or device.type != "cuda":
+        return None
+    kept = _RESIDENT.setdefault(dataset, {})
+    if device not in kept:
+        fits = 2 * dataset.images.nbytes <= torch.cuda.mem_get_info(device)[0]
+        kept[device] = upload(dataset.images, device) if fits else None
+    return kept[device]
+
+
+def upload(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of ``images`` on a device, made in pieces: the set may be larger than the host's memory."""
+    import torch
+
+    there = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _UPLOADED):
+        piece = slice(start, start + _UPLOADED)
+        there[piece] = torch.from_numpy(np.array(images[piece]))
+        _forget(images)
+    return there
 
 
 _FORGET_BYTES = 64 << 20  # smaller sets stay mapped

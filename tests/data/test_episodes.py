@@ -125,6 +125,38 @@ def test_few_groups_are_shared_between_both_sides():
         assert not groups[0] & groups[1]
 
 
+def test_images_are_the_stored_bytes_over_255_to_the_bit():
+    bytes_ = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
+    dataset = Dataset("ramp", bytes_, (1, 8, 8), (ClassInfo("a", "train", 4),), "")
+    found = draw(dataset, ways=1, shots=1, query=3, indices=[0])
+    values = torch.cat([found.support_x, found.query_x], 1).flatten().sort().values
+    assert np.array_equal(values.numpy(), np.arange(256, dtype=np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("how", [{}, {"rotations": 4}, {"groups": (2, 4, 5)}])
+def test_images_on_a_device_give_the_same_tasks(how, monkeypatch):
+    dataset = numbered(**how)
+    expected = draw(dataset, query=2)
+    monkeypatch.setattr(episodes, "_UPLOADED", 7)
+    uploaded = episodes.upload(dataset.images, torch.device("cpu"))
+    monkeypatch.setattr(episodes, "resident", lambda dataset, device: uploaded)
+    for one, two in zip(expected, draw(dataset, query=2), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_images_are_uploaded_once_where_they_fit(monkeypatch):
+    dataset, gpu, uploads = numbered(), torch.device("cuda", 0), []
+    monkeypatch.setattr(episodes, "upload", lambda images, device: uploads.append(device) or torch.empty(0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.images.nbytes, 0))
+    assert episodes.resident(dataset, torch.device("cpu")) is None
+    assert episodes.resident(dataset, None) is None
+    assert episodes.resident(dataset, gpu) is episodes.resident(dataset, gpu)
+    assert uploads == [gpu]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.images.nbytes - 1, 0))
+    assert episodes.resident(numbered(), gpu) is None
+    assert uploads == [gpu]
+
+
 def test_rotated_classes():
     dataset = numbered(rotations=4)
     assert [len(names) for names in dataset.splits.values()] == [24, 24, 24]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     calls: list[Call] = []
     real = data.sample
 
-    def sample(dataset: Any, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]) -> Any:
-        batch = real(dataset, split, ways, shots, query, seed, indices)
+    def sample(dataset: Any, split: str, ways: int, shots: int, query: int, seed: int, indices: Any, *on: Any) -> Any:
+        batch = real(dataset, split, ways, shots, query, seed, indices, *on)
         digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
         calls.append((split, tuple(indices), digest))
         return batch
