@@ -6,14 +6,16 @@ the median, and ratios of medians. Times are of one task on the chosen device:
 * *adapt step*: one inner step of adapting without a graph, forward and backward pass included;
 * *transform*: of that, the method's own part, ``params`` and ``step``;
 * *meta-gradient*: K inner steps, the query loss, and the gradient of every meta-parameter;
-* *evaluation*: K inner steps and the query set, no graph.
+* *evaluation*: K inner steps and the query set, no graph;
+* *episode*: drawing the images of a task from a data set in memory.
 
 Multiply-adds of the transform are the method's own count; floating-point operations of a meta-gradient are counted as
-they are dispatched, and set against the best matrix multiplication that this machine does in the same session.
+they are dispatched, and set against the best large multiplication that this machine does in the same session.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +23,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
 import optimizers
-from benchmark import networks, peers
+from benchmark import data, networks, peers
 from benchmark.adapt import adapt, support_gradient
 from benchmark.allocator import keep_large_buffers
 from benchmark.counting import flops, peak_bytes
+from benchmark.data.storage import ClassInfo
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from benchmark.peers import Job
 from optimizers.base import InnerOptimizer
@@ -86,8 +90,9 @@ def measure(
             if peer is not None:
                 peer.prepare(job)
                 works += list(_peer_works(peer))
-            peak = Work("machine", "multiply", _multiplication(device), turn)
-            works.append(peak)
+            multiply, operations = multiplication(device)
+            peak = Work("machine", "multiply", multiply, turn)
+            works += [Work("data", "episode", episode(job, device), turn), peak]
             for work in works:
                 on_turn(f"{job.image_size}×{job.image_size}, {job.channels} channels: warming up {work.owner}")
                 work.warm_up()
@@ -95,7 +100,7 @@ def measure(
                 on_turn(f"{job.image_size}×{job.image_size}, {job.channels} channels: round {number + 1} of {rounds}")
                 for work in works:
                     work.take_turn()
-            peak_flops = 2 * _MULTIPLIED**3 / min(peak.seconds)
+            peak_flops = operations / min(peak.seconds)
             tables.append(_table(works, subjects, job, peak_flops, device, strategy).assign(clock=clock))
     return pd.concat(tables, ignore_index=True)
 
@@ -172,16 +177,32 @@ def clock_of(device: torch.device, kind: str = "wall") -> Callable[[Callable[[],
     return clock
 
 
-_MULTIPLIED = 1024
+def episode(job: Job, device: torch.device) -> Callable[[], Any]:
+    """Draw one task from a set of random images, as training does."""
+    classes = [ClassInfo(str(i), "train", 50) for i in range(64)]
+    images = np.random.default_rng(0).integers(0, 256, (64 * 50, *job.image_shape), dtype=np.uint8)
+    dataset = data.Dataset("random", images, job.image_shape, tuple(classes), "")
+    index = itertools.count()
+    return lambda: data.sample(dataset, "train", job.ways, job.shots, job.queries, 0, [next(index)], device)
 
 
-def _multiplication(device: torch.device) -> Callable[[], Any]:
-    """A [1024]³ matrix product by the faster of the two libraries that torch has for it on a CPU."""
-    a, b = torch.randn(2, _MULTIPLIED, _MULTIPLIED, device=device)
+def multiplication(device: torch.device) -> tuple[Callable[[], Any], float]:
+    """The fastest of three large multiplications, and its floating-point operations.
+
+    A matrix product by either of the two libraries that torch has for it on a CPU, and a 3×3 convolution, which can be
+    twice as fast.
+    """
+    a, b = torch.randn(2, 1024, 1024, device=device)
     image = a.t().contiguous()[None, :, :, None].contiguous(memory_format=torch.channels_last)
-    ways = [lambda: torch.mm(a, b), lambda: F.conv2d(image, b[:, :, None, None])]
+    images = torch.randn(8, 128, 34, 34, device=device).contiguous(memory_format=torch.channels_last)
+    kernel = torch.randn(128, 128, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
+    ways: list[tuple[Callable[[], Any], float]] = [
+        (lambda: torch.mm(a, b), 2.0 * 1024**3),
+        (lambda: F.conv2d(image, b[:, :, None, None]), 2.0 * 1024**3),
+        (lambda: F.conv2d(images, kernel), 2.0 * 8 * 32**2 * 128**2 * 9),
+    ]
     clock = clock_of(device)
-    return min(ways, key=lambda way: min(clock(way) for _ in range(5)))
+    return min(ways, key=lambda way: min(clock(way[0]) for _ in range(5)) / way[1])
 
 
 def _table(
@@ -194,7 +215,7 @@ def _table(
 ) -> pd.DataFrame:
     medians = {(w.owner, w.quantity): statistics.median(w.seconds) for w in works}
     rows = []
-    for owner in dict.fromkeys(w.owner for w in works if w.owner != "machine"):
+    for owner in dict.fromkeys(w.owner for w in works if w.owner not in ("machine", "data")):
         row: dict[str, Any] = {"method": owner, "channels": job.channels, "image_size": job.image_size}
         for quantity in ("adapt_step", "transform", "meta_gradient", "evaluation"):
             row[f"{quantity}_ms"] = 1e3 * medians[owner, quantity] if (owner, quantity) in medians else None
@@ -205,6 +226,7 @@ def _table(
         if owner in subjects:
             row |= counts(*subjects[owner], job, device, strategy)
             row["peak_share"] = row["flops"] / medians[owner, "meta_gradient"] / peak_flops
+        row["episode_ms"] = 1e3 * medians["data", "episode"]
         row |= {"shots": job.shots, "queries": job.queries, "steps": job.steps, "rounds": len(works[0].seconds)}
         row |= {"threads": torch.get_num_threads(), "device": device_name(device)}
         rows.append(row)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark.errors import UserError
 from benchmark.flags import add_results, output
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = "84:64,32:64,32:32"
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "adapt_step_ms": ("adapt step, ms", "{:.2f}".format),
-    "transform_ms": ("transform, ms", "{:.2f}".format),
-    "meta_gradient_ms": ("meta-gradient, ms", "{:.1f}".format),
-    "meta_gradient_to_maml": ("× maml", "{:.2f}".format),
-    "meta_gradient_to_higher": ("× higher", "{:.2f}".format),
-    "evaluation_ms": ("evaluation, ms", "{:.1f}".format),
-    "evaluation_to_higher": ("× higher", "{:.2f}".format),
-    "multiply_adds": ("multiply-adds of a step", "{:,.0f}".format),
-    "meta_parameters": ("meta-parameters", "{:,.0f}".format),
-    "peak_mib": ("peak, MiB", "{:.0f}".format),
-    "peak_share": ("of peak", "{:.0%}".format),
+TIMES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "adapt_step_ms": ("adapt\nstep", "{:.2f}".format),
+    "transform_ms": ("transform", "{:.2f}".format),
+    "meta_gradient_ms": ("meta-\ngradient", "{:.1f}".format),
+    "meta_gradient_to_maml": ("×\nmaml", "{:.2f}".format),
+    "meta_gradient_to_higher": ("×\nhigher", "{:.2f}".format),
+    "evaluation_ms": ("evaluation", "{:.1f}".format),
+    "evaluation_to_higher": ("×\nhigher", "{:.2f}".format),
 }
-"""What the printed table shows of ``timing.csv``: heading and format."""
+COUNTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "multiply_adds": ("multiply-adds\nof a step", "{:,.0f}".format),
+    "meta_parameters": ("meta-parameters", "{:,.0f}".format),
+    "flops": ("operations, a\nmeta-gradient", "{:.3g}".format),
+    "peak_share": ("of\npeak", "{:.0%}".format),
+    "peak_mib": ("memory,\nMiB", "{:.0f}".format),
+}
+"""What the printed tables show of ``timing.csv``: heading and format."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,19 +127,27 @@ def show(table: pd.DataFrame, console: Console) -> None:
         title = (
             f"{size}×{size}, CNN4-{width}, 5-way {one['shots']}-shot, {one['queries']} queries per class, "
             f"K = {one['steps']}, {device}, {one['threads']} thread{'s' if one['threads'] > 1 else ''}: "
-            f"medians of {one['rounds']}, {one['clock']} time per task"
+            f"medians of {one['rounds']}, {one['clock']} time per task, ms"
         )
-        shown = [name for name in COLUMNS if name in rows and rows[name].notna().any()]
-        printed = Table("method", title=title, title_justify="left", box=None)
-        for name in shown:
-            printed.add_column(COLUMNS[name][0], justify="right")
-        for _, row in rows.iterrows():
-            cells = [
-                "" if row[name] != row[name] or row[name] is None else COLUMNS[name][1](row[name]) for name in shown
-            ]
-            printed.add_row(row["method"], *cells)
-        console.print(printed)
+        console.print(_columns(rows, TIMES, title))
         console.print()
+        console.print(_columns(rows[rows["multiply_adds"].notna()], COUNTS))
+        share = one["episode_ms"] / rows["meta_gradient_ms"].min()
+        console.print(
+            f"\nDrawing a task's images: {one['episode_ms']:.2f} ms, {share:.1%} of the least meta-gradient.\n"
+        )
+
+
+def _columns(rows: pd.DataFrame, columns: dict[str, tuple[str, Callable[[float], str]]], title: str = "") -> Table:
+    shown = [name for name in columns if name in rows and rows[name].notna().any()]
+    printed = Table(Column("method", no_wrap=True), title=title or None, title_justify="left", box=None)
+    for name in shown:
+        printed.add_column(columns[name][0], justify="right", no_wrap=True)
+    for _, row in rows.iterrows():
+        values = {name: row[name] for name in shown}
+        cells = ["" if v is None or v != v else columns[name][1](v) for name, v in values.items()]
+        printed.add_row(row["method"], *cells)
+    return printed
 
 
 def save(table: pd.DataFrame, folder: Path) -> list[Path]:

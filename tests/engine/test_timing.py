@@ -5,8 +5,9 @@ import argparse
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
-from benchmark import timing_verb
+from benchmark import timing, timing_verb
 from benchmark.counting import flops, peak_bytes
 from benchmark.errors import UserError
 from benchmark.peers import WORK, Job, plain_cnn4
@@ -25,7 +26,17 @@ def test_table_files_and_figure(tmp_path, capsys):
     words = ("--methods", "gd,md", "--peers", "--sizes", "16:4", "--rounds", "2", "--threads", "1", "--steps", "2")
     assert timing_verb.main(arguments(*words, *places)) == 0
     printed = capsys.readouterr().out
-    for word in ("16×16, CNN4-4, 5-way 1-shot", "maml", "md", "higher", "autograd", "× maml", "of peak", "timing.csv"):
+    for word in (
+        "16×16, CNN4-4, 5-way 1-shot",
+        "maml",
+        "md",
+        "higher",
+        "autograd",
+        "meta-parameters",
+        "peak",
+        "Drawing a task's images",
+        "timing.csv",
+    ):
         assert word in printed
     table = pd.read_csv(tmp_path / "results" / "timing.csv").set_index("method")
     assert list(table.index) == ["maml", "md", "higher", "autograd"]
@@ -84,6 +95,28 @@ def test_peers_do_our_work():
         outputs = WORK[peer, "evaluation"](plain, task, 3)
         assert outputs.shape == (75, 5)
         assert not outputs.requires_grad
+
+
+def test_operations_of_the_multiplications(monkeypatch):
+    """Whichever is the fastest, its count is what is dispatched."""
+    for chosen in range(3):
+        ways = iter([0.0 if way == chosen else 1.0 for way in range(3) for _ in range(5)])
+        monkeypatch.setattr(timing, "clock_of", lambda device, ways=ways: lambda run: next(ways))
+        work, operations = timing.multiplication(torch.device("cpu"))
+        assert flops(work) == operations
+
+
+def test_a_terminal_of_80_columns_cuts_nothing(capsys):
+    row = dict.fromkeys([*timing_verb.TIMES, *timing_verb.COUNTS, "episode_ms"], 123456789.0) | {"peak_share": 1.5}
+    names = {"meta_gradient_to_maml": 1.25, "meta_gradient_to_higher": 0.5, "evaluation_to_higher": 0.5}
+    times = {"adapt_step_ms": 99.99, "transform_ms": 9.99, "meta_gradient_ms": 99999.9, "evaluation_ms": 9999.9}
+    what = {"image_size": 84, "channels": 64, "shots": 1, "queries": 15, "steps": 5, "rounds": 7, "threads": 1}
+    table = pd.DataFrame([{"method": "metacurvature", "device": "CPU", "clock": "wall"} | row | names | times | what])
+    timing_verb.show(table, Console(width=80))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for entry in ("metacurvature", "99999.9", "123,456,789"):
+        assert entry in printed
 
 
 def test_counting():
