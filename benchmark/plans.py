@@ -26,7 +26,7 @@ from benchmark.stopping import Interrupted, Stop
 from benchmark.store import RunDirectory
 from benchmark.train import Diverged
 
-HINT = "; try fewer --channels, --steps or tasks at once (--meta-batch, --strategy loop)"
+HINT = "; try --recompute, fewer --channels, or fewer tasks at once (--meta-batch, --strategy loop)"
 
 
 class RunFailed(Exception):

@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …; default: auto")
     where.add_argument("--strategy", default="auto", metavar="loop|vmap|auto", help="how tasks are batched")
     where.add_argument(
+        "--recompute",
+        action="store_true",
+        help="repeat inner steps in the backward pass: memory does not grow with --steps",
+    )
+    where.add_argument(
         "--workers",
         type=int,
         default=None,
@@ -187,6 +192,7 @@ def main(arguments: argparse.Namespace) -> int:
         data_root=arguments.data_root,
         device=arguments.device,
         strategy=arguments.strategy,
+        recompute=arguments.recompute,
         command=portable(shlex.split(arguments.command_line)),
     )
     states = plans.launch_plan(specs, context, workers=workers, device=device)

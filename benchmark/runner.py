@@ -45,6 +45,7 @@ class Context:
     data_root: Path | None = None
     device: str = "auto"
     strategy: str = "auto"
+    recompute: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -99,7 +100,8 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
 
         def claim() -> str:
             """The run is ours. Another process may have brought it to its end while we waited."""
-            where = environment(device, group, _hash(spec, context))
+            how = {"strategy": context.strategy, "recompute": context.recompute}
+            where = environment(device, group, _hash(spec, context)) | how
             patience_s = 600.0 if spec.method == FLOOR else 2.0  # the floor is soon done, and every plan has it
             stack.enter_context(directory.claim(where, list(context.command), patience_s=patience_s))
             return _standing(directory)[0]
@@ -176,6 +178,7 @@ def _run(
             group=group,
             device=device,
             strategy=context.strategy,
+            recompute=context.recompute,
             checkpoint=checkpoint,
             save=save,
             should_stop=lambda: bool(stop),

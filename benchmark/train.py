@@ -66,6 +66,7 @@ def train(
     group: Group,
     device: torch.device,
     strategy: str = "auto",
+    recompute: bool = False,
     checkpoint: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any], Progress], None] = lambda payload, progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -79,6 +80,7 @@ def train(
 
     Parameters
     ----------
+    strategy, recompute: how meta-gradients are computed, see :func:`benchmark.metagrad.meta_gradient`.
     checkpoint: what `save` got last; training goes on from there.
     save: called with (payload, progress) before and after every validation, every `save_every_s` seconds, when asked to
         stop, and when the run diverges.
@@ -112,7 +114,7 @@ def train(
             if progress.iteration == spec.iterations:
                 break
             started = time.monotonic()
-            loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy)
+            loss = _meta_step(optimizer, meta_optimizer, dataset, spec, progress, group, device, strategy, recompute)
         except Diverged:
             save_now()
             raise
@@ -162,10 +164,11 @@ def _meta_step(
     group: Group,
     device: torch.device,
     strategy: str,
+    recompute: bool,
 ) -> float:
     first = progress.iteration * spec.meta_batch
     indices = range(first, first + spec.meta_batch)
-    mean = _batch_gradient(optimizer, dataset, spec, indices, group, device, strategy)
+    mean = _batch_gradient(optimizer, dataset, spec, indices, group, device, strategy, recompute)
     value, finite = torch.stack([mean[0], mean.isfinite().all().to(mean.dtype)]).tolist()  # the step's one look
     if not finite:
         if spec.on_nonfinite == "stop":
@@ -193,6 +196,7 @@ def _batch_gradient(
     group: Group,
     device: torch.device,
     strategy: str,
+    recompute: bool = False,
 ) -> Tensor:
     """Mean loss and meta-gradient of the training tasks `indices`, computed by all ranks together, as one vector.
 
@@ -207,7 +211,7 @@ def _batch_gradient(
     def flat(rows: slice) -> Tensor:  # [1 + P]
         part = type(batch)(*(column[rows] for column in batch))
         drawn = None if noise is None else noise[rows]
-        loss, gradients = meta_gradient(optimizer, part, steps=spec.steps, strategy=strategy, noise=drawn)
+        loss, gradients = meta_gradient(optimizer, part, spec.steps, strategy, recompute, drawn)
         return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
 
     if choose(strategy, batch) == "loop":

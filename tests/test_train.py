@@ -144,11 +144,13 @@ def test_validation_follows_the_test_protocol_on_the_validation_classes(monkeypa
     assert progress.validation_table()["iteration"].tolist() == [2, 4, 5]
 
 
-def test_a_batch_is_the_mean_over_its_training_tasks(data_root: Path) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_a_batch_is_the_mean_over_its_training_tasks(strategy: str, recompute: bool, data_root: Path) -> None:
     spec = RunSpec(channels=4, steps=2, meta_batch=3, query_train=2, alpha=0.1, precision="float64", method="mtnet")
     dataset = data.load("glyphs", data_root)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    found = train._batch_gradient(optimizer, dataset, spec, range(3, 6), Group(), CPU, "loop")
+    found = train._batch_gradient(optimizer, dataset, spec, range(3, 6), Group(), CPU, strategy, recompute)
     batch = evaluate.to_device(data.sample(dataset, "train", 5, 1, 2, 0, [3, 4, 5]), CPU, spec)
     noise = evaluate.draw_noise(optimizer, spec, "train", [3, 4, 5], CPU)
     loss, gradients = meta_gradient(optimizer, batch, steps=2, strategy="loop", noise=noise)

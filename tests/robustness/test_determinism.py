@@ -54,3 +54,18 @@ def test_what_cannot_be_repeated_bit_by_bit_is_recorded(unbroken: Path) -> None:
     assert environment["deterministic"] is True
     assert environment["device"].startswith("cpu")
     assert {"workers", "threads", "torch", "dataset_hash", "version", "commit"} <= environment.keys()
+
+
+def test_how_gradients_are_computed_is_recorded_and_changes_no_more_than_roundings(tmp_path: Path) -> None:
+    spec = tiny(precision="float64")
+    tables = {}
+    for how in ({}, {"strategy": "vmap"}, {"recompute": True}, {"strategy": "vmap", "recompute": True}):
+        folder = tmp_path / "-".join(how)
+        execute(folder, spec, **how)
+        run = store.load_run(folder / spec.name)
+        assert {key: run.environment[key] for key in ("strategy", "recompute")} == {
+            "strategy": "auto", "recompute": False, **how,
+        }  # fmt: skip
+        tables["-".join(how)] = run.evaluation
+    for name, table in tables.items():
+        np.testing.assert_allclose(table, tables[""], rtol=1e-6, err_msg=name)
