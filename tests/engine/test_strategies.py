@@ -220,3 +220,19 @@ def test_chunks_are_halved_until_they_fit():
 
     with pytest.raises(torch.OutOfMemoryError):
         list(metagrad.in_chunks(never, 3))
+
+
+def test_uneven_chunks_weigh_by_their_tasks(monkeypatch):
+    optimizer, batch, _ = settled("maml", count=5)
+    expected = meta_gradient(optimizer, batch, 2, "loop")
+    real, sizes = metagrad.over_tasks, []
+
+    def small(one, batch, rows, noise, **how):
+        if rows.stop - rows.start > 2:
+            raise torch.OutOfMemoryError("too large")
+        sizes.append(len(batch.support_x[rows]))
+        return real(one, batch, rows, noise, **how)
+
+    monkeypatch.setattr(metagrad, "over_tasks", small)
+    assert_same_gradient(meta_gradient(optimizer, batch, 2, "vmap"), expected)
+    assert sizes == [2, 2, 1]
