@@ -69,6 +69,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 for a run that failed, 2 for a wrong command."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _wait_patiently()
     try:
         options = _parser().parse_args(arguments)
         options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
@@ -83,6 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _wait_patiently() -> None:
+    """Let threads that wait for each other sleep after a moment.
+
+    GNU OpenMP's spin for milliseconds, on cores that another process may need: two threads beside two busy processes
+    were up to 50 times slower than one. It reads the setting when torch is loaded, so this comes before.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _parser() -> Parser:
