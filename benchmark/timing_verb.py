@@ -166,6 +166,7 @@ def save(table: pd.DataFrame, folder: Path) -> list[Path]:
 def _draw(table: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
+    from benchmark.report.figures import legend_below, name_lines
     from benchmark.report.published import method_title
 
     groups = list(table.groupby(["image_size", "channels"], sort=False))
@@ -180,13 +181,12 @@ def _draw(table: pd.DataFrame) -> Figure:
             label = quantity.replace("_", "-")
             values = rows[f"{quantity}_ms"].tolist()
             bars = axis.barh([p + shift for p in places], values, 0.4, color=color, hatch=hatch, label=label)
-            axis.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
-        axis.set_yticks(list(places), [method_title(name) for name in rows["method"]])
-        axis.invert_yaxis()
+            axis.bar_label(bars, fmt=lambda ms: f"{ms:,.0f}" if ms >= 99.95 else f"{ms:.3g}", padding=2, fontsize=7)
         axis.margins(x=0.15)
         axis.set_title(f"{size}×{size}, CNN4-{width}")
         axis.set_xlabel("ms per task")
-    figure.axes[0].legend(loc="lower right")
+        name_lines([axis], [method_title(name) for name in rows["method"]])
+    legend_below(figure, figure.axes)
     return figure
 
 
