@@ -6,7 +6,7 @@ the product. Each product contracts the leading mode and appends the new one at 
 contiguous; modes without a factor come out in front.
 
 Learned maps are chains of dozens of such products, each of a microsecond or two, and left to autograd most of their
-time goes into its nodes, above all those of views. Here a whole chain is one node, with its derivative by hand: for an
+time goes into its nodes, above all those of views. Here all chains of a map are one node, derived by hand: for an
 incoming gradient G of ``Y = Xᵀ Fᵀ`` (X [n, R] with all other modes in R, Y [R, o])
 
     ∂X = Fᵀ Gᵀ,   ∂F = Gᵀ Xᵀ
