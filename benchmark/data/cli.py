@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +67,19 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = catalogue.available(arguments.data_root)
     _say(f"data sets in {data_root(arguments.data_root)}")
     widths = [max(len(row[key]) for row in rows) for key in ("name", "state")]
+
+    def line(name: str, state: str, text: str) -> None:
+        begin = f"  {name:{widths[0]}}  {state:{widths[1]}}  "
+        lines = [text]
+        if sys.stdout.isatty():  # in a pipe one line is one line
+            room = max(20, shutil.get_terminal_size().columns - len(begin))
+            lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        _say(begin + ("\n" + " " * len(begin)).join(lines))
+
     for row in rows:
-        _say(f"  {row['name']:{widths[0]}}  {row['state']:{widths[1]}}  {row['title']}")
+        line(row["name"], row["state"], row["title"])
         if row["state"] in ("missing", "damaged"):
-            _say(f"  {'':{widths[0]}}  {'':{widths[1]}}  get it: {row['how'] or 'import it again'}")
+            line("", "", f"get it: {row['how'] or 'import it again'}")
     return 0
 
 
