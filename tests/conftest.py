@@ -10,9 +10,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
 
-torch.set_num_threads(1)
+# Here and in every command that a test starts, before torch is loaded: tests are many tiny computations, and on a busy
+# machine threads that wait for each other are many times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("no deadline")
 
