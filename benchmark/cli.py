@@ -89,9 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _wait_patiently() -> None:
     """Let threads that wait for each other sleep after a moment.
 
-    GNU OpenMP's spin for milliseconds, on cores that another process may need: two threads beside two busy processes
-    were 30 times slower than one. A shorter spin costs 3 % on an idle machine and is 6 times faster on a busy one. It
-    is read when torch is loaded, so this comes before.
+    GNU OpenMP's spin for milliseconds, on cores that another process may need; beside busy processes that is many
+    times slower than a short spin, which costs next to nothing on an idle machine. It is read when torch is loaded,
+    so this comes before.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

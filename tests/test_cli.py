@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,16 @@ def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
 def test_recorded_command_names_no_place(where: str) -> None:
     words = f"python -m benchmark run --methods md {where} --shots 5".split()
     assert " ".join(run_verb.portable(words)) == "python -m benchmark run --methods md --shots 5"
+
+
+@pytest.mark.parametrize(
+    ("given", "spin"), [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_spin_briefly_unless_the_user_said_how_they_wait(given, spin, monkeypatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cli.main(["runn"])
+    assert os.environ.get("GOMP_SPINCOUNT") == spin
