@@ -59,9 +59,14 @@ def disabled(*, primitives: bool = False) -> Iterator[None]:
         _formulation.reset(token)
 
 
-def usable(x: Tensor) -> bool:
-    """Whether the fused operation serves `x`: CPU, float32 or float64, and not :func:`disabled`."""
-    return _formulation.get() == "fused" and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+def usable(x: Tensor, channels: int) -> bool:
+    """Whether the fused operation serves `x`: CPU, float32 or float64, and not :func:`disabled`.
+
+    Nor for a single output channel, whose layout is channels first and channels last at once: torch's kernels then
+    disagree on which it is, and the second derivative comes out wrong.
+    """
+    served = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and channels > 1
+    return served and _formulation.get() == "fused"
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:

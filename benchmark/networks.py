@@ -119,7 +119,7 @@ class CNN4(Network):
         if place in self.inserted:
             mix: Any = self.inserted[place].weight  # [C, C, 1, 1]
             weight = (mix.flatten(1) @ weight.flatten(1)).view_as(weight)
-        if self.pool == 2 and fused.usable(x):
+        if self.pool == 2 and fused.usable(x, self.channels):
             return fused.conv_norm_relu_pool(x, weight, norm.weight, norm.bias)
         return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), self.pool)
 

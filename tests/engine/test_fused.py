@@ -5,7 +5,9 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from benchmark import channels_last, fused
+import optimizers
+from benchmark import channels_last, fused, networks
+from benchmark.metagrad import Task, meta_gradient
 
 
 def plain(x, weight, gamma, beta):
@@ -129,8 +131,24 @@ def test_float32_is_as_accurate_as_plain():
 
 def test_disabled_is_for_the_block_alone():
     x = torch.zeros(1, 1, 4, 4)
-    assert fused.usable(x)
+    assert fused.usable(x, 4)
     with fused.disabled():
-        assert not fused.usable(x)
-    assert fused.usable(x)
-    assert not fused.usable(x.to(torch.bfloat16))
+        assert not fused.usable(x, 4)
+    assert fused.usable(x, 4)
+    assert not fused.usable(x.to(torch.bfloat16), 4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_meta_gradient_of_the_narrowest_networks(channels, image_channels):
+    """Where layouts are ambiguous, with one channel, the network takes the plain formulation."""
+    torch.manual_seed(0)
+    network = networks.create("cnn4", 3, (image_channels, 16, 16), channels).double()
+    method = optimizers.create("maml", network, alpha=0.1)
+    x, y = torch.rand(1, 9, image_channels, 16, 16, dtype=torch.float64), torch.arange(3)
+    batch = Task(x[:, :3], y[None], x[:, 3:], y.repeat(2)[None])
+    _, found = meta_gradient(method, batch, 2, "loop")
+    with fused.disabled(primitives=True):
+        _, expected = meta_gradient(method, batch, 2, "loop")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
