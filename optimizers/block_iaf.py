@@ -5,8 +5,12 @@
 Blocks are the layers of the network in order. All conditioners read z, none reads φ, so one evaluation is parallel
 over blocks; the inverse is sequential. Encoders and decoders are ReLU MLPs whose linear maps are mode products: each
 layer of an encoder halves every mode of the tensor, [64, 64, 9] → [32, 32, 4] → [16, 16, 2] → [8, 8, 1], a decoder
-mirrors it, and one dense layer leads from the codes of all earlier blocks to the decoder inputs of a block. A decoder
-ends in two heads, log-scale a and shift m. Block 1 has constant a and m. The map is exactly the identity at the start.
+mirrors it, and one dense layer, the *link*, leads from the codes of all earlier blocks to the decoder inputs of a
+block. A decoder begins with a ReLU on what the link says and ends in two heads, log-scale a and shift m::
+
+    link → ReLU → ×W → ReLU → ×W → ReLU → heads
+
+Block 1 has constant a and m. The map is exactly the identity at the start.
 
 Tensors of one shape are stacked and share each matmul, whatever block they belong to.
 """
@@ -24,6 +28,9 @@ from torch.nn import functional as F
 
 from optimizers.modes import Shape, group, modes
 from optimizers.products import Layer, chains, listed
+from optimizers.released_weights import load_released
+
+__all__ = ["BlockIAF", "load_released", "pyramid"]
 
 DEPTH = 3
 """Mode-product layers of an encoder, and of a decoder."""
@@ -42,11 +49,23 @@ def pyramid(sizes: Shape) -> list[Shape]:
     return chain
 
 
+def switched_on(y: Tensor, bias: Tensor) -> Tensor:
+    """Raise, in place, the bias of every unit whose pre-activation `y` is below zero until it is as far above.
+
+    z differs little between tasks, so that a ReLU that is off at the start is off for every task: without this half of
+    the units, and a whole layer of one or two units in half of all draws, would never train. Returns the raised `y`.
+    """
+    lift = 2 * F.relu(-y)
+    bias.add_(lift)
+    return y + lift
+
+
 class ModeLayer(nn.Module):
     """``x ×₁ W₁ ×₂ W₂ … + b`` for a stack of `count` tensors: [G, *inputs] → [G, *outputs].
 
-    `zero` names the mode matrices that start at zero, ``none``, ``last`` or ``all``; with it, the bias. Zeroing the
-    last alone already makes the output zero, and leaves it a gradient: the product of the others is not zero.
+    W_m [o, n] starts uniform in ±1/√n, b at zero. `zero` names the mode matrices that start at zero instead, ``none``,
+    ``last`` or ``all``. Zeroing the last alone already makes the output zero, and leaves it a gradient: the product of
+    the others is not zero.
     """
 
     def __init__(self, count: int, inputs: Shape, outputs: Shape, like: Tensor, zero: str = "none") -> None:
@@ -54,27 +73,22 @@ class ModeLayer(nn.Module):
         self.inputs, self.outputs = inputs, outputs
         self.weight = nn.ParameterList()
         for mode, (n, o) in enumerate(zip(inputs, outputs, strict=True)):
-            matrix = torch.randn(count, o, n) / math.sqrt(n)  # keeps the scale of its input
+            bound = 1 / math.sqrt(n)
+            matrix = torch.empty(count, o, n).uniform_(-bound, bound)
             if zero == "all" or (zero == "last" and mode == len(inputs) - 1):
                 matrix = torch.zeros_like(matrix)
             self.weight.append(nn.Parameter(matrix.to(like)))
-        bound = 0.0 if zero != "none" else 1 / math.sqrt(math.prod(inputs))
-        self.bias = nn.Parameter(torch.empty(count, *outputs).uniform_(-bound, bound).to(like))
+        self.bias = nn.Parameter(torch.zeros(count, *outputs).to(like))
 
     def layer(self, relu: bool = False) -> Layer:
         """What it does to its input, with or without a ReLU behind it."""
         return Layer(listed(self.weight), self.bias, relu)
 
     @torch.no_grad()
-    def wake(self, x: Tensor) -> Tensor:
-        """Raise the bias of every unit below zero at `x` until it is as far above; the output, all positive.
-
-        z differs little between tasks, so that a ReLU that is off at the start is off for every task: without this
-        half of the units, and a whole layer of one or two units in half of all draws, would never train.
-        """
+    def switch_on(self, x: Tensor) -> Tensor:
+        """:func:`switched_on` for every unit at the input `x`; the output, all positive."""
         [y] = chains([x], [[self.layer()]])
-        self.bias.add_(2 * F.relu(-y))
-        return y + 2 * F.relu(-y)
+        return switched_on(y, self.bias)
 
     def multiply_adds(self) -> int:
         count, sizes, total = self.bias.shape[0], list(self.inputs), 0
@@ -95,10 +109,10 @@ class ModeMLP(nn.Module):
         """Its layers."""
         return [cast(ModeLayer, layer).layer(relu=True) for layer in self.layers]
 
-    def wake(self, x: Tensor) -> None:
-        """:meth:`ModeLayer.wake` for every layer in turn, at the input `x`."""
+    def switch_on(self, x: Tensor) -> None:
+        """:meth:`ModeLayer.switch_on` for every layer in turn, at the input `x`."""
         for layer in self.layers:
-            x = cast(ModeLayer, layer).wake(x)
+            x = cast(ModeLayer, layer).switch_on(x)
 
 
 class BlockIAF(nn.Module):
@@ -107,13 +121,15 @@ class BlockIAF(nn.Module):
     Parameters
     ----------
     start:
-        A dual point at which the map is set up: its shapes are those of z, and no hidden unit is off there.
+        A dual point at which the map is set up: its shapes are those of z.
     blocks:
         Names of the tensors of each block; together they are all of `start`.
     sigma:
         Scale as a function of a: ``exp``, or ``sigmoid`` for the bounded 2·sigmoid.
     zero:
         Mode matrices of the heads that start at zero: ``last`` (everything trains) or ``all`` (as released).
+    all_on:
+        Raise biases so that no hidden unit is off at `start` (:func:`switched_on`); as released, False.
     """
 
     to_blocks: Tensor
@@ -126,9 +142,10 @@ class BlockIAF(nn.Module):
         *,
         sigma: str = "exp",
         zero: str = "last",
+        all_on: bool = False,
     ) -> None:
         super().__init__()
-        self.sigma = sigma
+        self.sigma, self.zero = sigma, zero
         self.blocks = [tuple(block) for block in blocks]
         order = [name for block in self.blocks for name in block]
         shapes = {name: tuple(start[name].shape) for name in order}
@@ -164,7 +181,8 @@ class BlockIAF(nn.Module):
         out_blocks = [name for block in self.blocks[1:] for name in block]
         self.register_buffer("to_blocks", _moves(in_groups, coded, size).to(like.device), persistent=False)
         self.register_buffer("to_groups", _moves(out_blocks, out_groups, size).to(like.device), persistent=False)
-        self._wake({name: value.detach() for name, value in start.items()})
+        if all_on:
+            self._switch_on({name: value.detach() for name, value in start.items()})
 
     def forward(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """z → φ, both keyed by name."""
@@ -210,6 +228,10 @@ class BlockIAF(nn.Module):
             found.append(parts[0] if len(parts) == 1 else (torch.cat(scales), torch.cat(shifts)))
         return found
 
+    def has_products_of_zeros(self) -> bool:
+        """Whether a head started as a product of several mode matrices, all zero: none of them has a gradient."""
+        return self.zero == "all" and any(len(cast(ModeLayer, head).weight) > 1 for head in self.heads.values())
+
     def multiply_adds(self) -> int:
         """Multiply-adds of one evaluation."""
         layers = sum(layer.multiply_adds() for layer in self.modules() if isinstance(layer, ModeLayer))
@@ -217,14 +239,12 @@ class BlockIAF(nn.Module):
         return int(layers + links + sum(len(g) * math.prod(g.modes) for g in self.groups))
 
     def _decoder_inputs(self, stacks: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the codes of earlier blocks say to the tensors that are not in block 1: [G, *code] by group."""
+        """ReLU of what the links say to the tensors that are not in block 1: [G, *code] by group."""
         if not self.links:
             return {}
-        coded = [stacks[int(i)][: self.coded[int(i)]] for i in self.encoders]
-        codes = chains(coded, [mlp.chain() for mlp in _mlps(self.encoders).values()])
-        flat = torch.cat([code.flatten() for code in codes]).index_select(0, self.to_blocks)
+        flat = self._codes(stacks)
         links = zip(cast("Iterable[nn.Linear]", self.links), self.known, strict=True)
-        said = torch.cat([torch.addmv(link.bias, link.weight, flat[:known]) for link, known in links])
+        said = torch.cat([torch.addmv(link.bias, link.weight, flat[:known]) for link, known in links]).relu()
         shapes = {}
         for i in self.decoders:
             g = self.groups[int(i)]
@@ -232,13 +252,21 @@ class BlockIAF(nn.Module):
         parts = said.index_select(0, self.to_groups).split([math.prod(shape) for shape in shapes.values()])
         return {i: part.reshape(shape) for (i, shape), part in zip(shapes.items(), parts, strict=True)}
 
+    def _codes(self, stacks: Sequence[Tensor]) -> Tensor:
+        """Codes of all blocks but the last, block by block, flat."""
+        coded = [stacks[int(i)][: self.coded[int(i)]] for i in self.encoders]
+        codes = chains(coded, [mlp.chain() for mlp in _mlps(self.encoders).values()])
+        return torch.cat([code.flatten() for code in codes]).index_select(0, self.to_blocks)
+
     @torch.no_grad()
-    def _wake(self, z: Mapping[str, Tensor]) -> None:
+    def _switch_on(self, z: Mapping[str, Tensor]) -> None:
         stacks = [g.stack(z) for g in self.groups]
         for i, encoder in _mlps(self.encoders).items():
-            encoder.wake(stacks[int(i)][: self.coded[int(i)]])
+            encoder.switch_on(stacks[int(i)][: self.coded[int(i)]])
+        for link, known in zip(cast("Iterable[nn.Linear]", self.links), self.known, strict=True):
+            switched_on(link(self._codes(stacks)[:known]), link.bias)
         for i, x in self._decoder_inputs(stacks).items():
-            _mlps(self.decoders)[i].wake(x)
+            _mlps(self.decoders)[i].switch_on(x)
 
 
 def _mlps(modules: nn.ModuleDict) -> Mapping[str, ModeMLP]:

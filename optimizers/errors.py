@@ -14,6 +14,10 @@ class UnknownMethod(ValueError):
     """A name that no method has."""
 
 
+class Misfit(ValueError):
+    """Weights that do not fit what they are to be loaded into."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'md'?)"``, or an empty string where nothing is near."""
     close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)

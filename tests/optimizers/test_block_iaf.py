@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark import networks
 from optimizers.block_iaf import BlockIAF, pyramid
 from optimizers.modes import modes
 from optimizers.testing import perturb
@@ -30,6 +31,9 @@ def learned(sigma="exp", shapes=SHAPES, blocks=BLOCKS, scale=0.2):
     torch.manual_seed(0)
     g = BlockIAF(points(shapes), blocks, sigma=sigma)
     perturb(g, scale)
+    for name, bias in g.named_parameters():  # no ReLU is off for good
+        if name.endswith("bias") and not name.startswith("heads"):
+            bias.data += 1.0
     return g
 
 
@@ -50,7 +54,7 @@ def layer(module, index, x):
 
 
 def reference(g, z, sigma=torch.exp):
-    """φ, and the outputs of all hidden layers, tensor by tensor, as the module docstring's equation reads."""
+    """φ, and the outputs of all ReLUs, tensor by tensor: encoders, link, ReLU, decoders, heads."""
     codes, phi, hidden = {}, {}, []
     earlier = {name for block in g.blocks[:-1] for name in block}
     later = {name for block in g.blocks[1:] for name in block}
@@ -66,7 +70,8 @@ def reference(g, z, sigma=torch.exp):
             for name in block:
                 shape = modes(z[name].shape)
                 size = torch.Size(pyramid(shape)[-1]).numel()
-                x, inputs = inputs[:size].reshape(pyramid(shape)[-1]), inputs[size:]
+                x, inputs = inputs[:size].reshape(pyramid(shape)[-1]).clamp(min=0), inputs[size:]
+                hidden.append(x)
                 decoder, j = find(g, g.decoders, name, later)
                 for module in decoder.layers:
                     x = layer(module, j, x).clamp(min=0)
@@ -129,7 +134,7 @@ def flat_jacobian(g, z):
 def test_jacobian_is_block_triangular_with_positive_diagonal(sigma):
     shapes = {"a.weight": (3, 2, 2), "a.bias": (3,), "b.weight": (3, 3, 2), "c.weight": (2, 4), "c.bias": (2,)}
     blocks = [["a.weight", "a.bias"], ["b.weight"], ["c.weight", "c.bias"]]
-    g, z = learned(sigma, shapes, blocks), points(shapes, seed=3)
+    g, z = learned(sigma, shapes, blocks, scale=0.5), points(shapes, seed=3)
     jacobian, sizes = flat_jacobian(g, z)
     block = torch.repeat_interleave(torch.tensor([0, 0, 1, 2, 2]), torch.tensor(sizes))
     later = block[:, None] < block[None, :]  # φ_i must not depend on z_j of a later block
@@ -168,11 +173,31 @@ def test_first_derivatives():
     assert torch.autograd.gradcheck(evaluate, inputs, eps=1e-7, atol=1e-6)
 
 
-def test_no_hidden_unit_is_off_at_the_start():
+@pytest.mark.parametrize("all_on", [True, False])
+def test_all_on_means_that_no_hidden_unit_is_off_at_the_start(all_on):
     torch.manual_seed(0)
-    _, hidden = reference(BlockIAF(points(), BLOCKS), points())
-    assert len(hidden) == 3 * 6 + 2 * 6  # layers of encoders and of decoders, six tensors each
-    assert all((outputs > 0).all() for outputs in hidden)
+    _, hidden = reference(BlockIAF(points(), BLOCKS, all_on=all_on), points())
+    assert len(hidden) == 3 * 6 + 3 * 6  # ReLUs of encoders and of decoders, six tensors each
+    assert all((outputs > 0).all() for outputs in hidden) is all_on
+
+
+@pytest.mark.parametrize(("channels", "pixels", "share"), [(32, 28, 0.16), (32, 32, 0.28), (64, 84, 0.90)])
+def test_share_of_the_released_map_that_products_of_zeros_keep_from_training(channels, pixels, share):
+    """As the card of md-released has it: parameters with no gradient at the start or after three steps, no ReLU off."""
+    torch.manual_seed(0)
+    network = networks.create("cnn4", 5, (1 if pixels == 28 else 3, pixels, pixels), channels)
+    start = {name: value.detach() for name, value in network.named_parameters()}
+    g = BlockIAF(start, network.blocks(), zero="all", all_on=True)
+    seen = [torch.zeros(p.shape, dtype=torch.bool) for p in g.parameters()]
+    for _ in range(4):
+        phi = g({name: z + 0.01 * torch.randn_like(z) for name, z in start.items()})
+        loss = torch.stack([(value * torch.randn_like(value)).sum() for value in phi.values()]).sum()
+        found = torch.autograd.grad(loss, list(g.parameters()))
+        for parameter, mark, gradient in zip(g.parameters(), seen, found, strict=True):
+            mark |= gradient != 0
+            parameter.data -= 1e-3 * gradient.sign()
+    dead = sum(int((~mark).sum()) for mark in seen)
+    assert dead / sum(mark.numel() for mark in seen) == pytest.approx(share, abs=0.01)
 
 
 def test_one_block_is_elementwise_and_has_no_conditioner():
