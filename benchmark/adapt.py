@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from optimizers.base import InnerOptimizer, Params, State
+from benchmark.errors import UserError
+from optimizers.base import InnerOptimizer, Params, State, misfits
 
 
 @dataclass
@@ -66,7 +67,7 @@ def adapt(
             norm.append(_norm(grads))
 
     with torch.set_grad_enabled(create_graph):
-        state = optimizer.init_state(noise)
+        state = start_state(optimizer, noise)
         visited = [state]
         for _ in range(steps):
             state, loss, grads = inner_step(
@@ -96,6 +97,11 @@ def adapt(
     )
 
 
+def start_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
+    """The state from which a task starts."""
+    return _checked(optimizer, optimizer.init_state(noise))
+
+
 def inner_step(
     optimizer: InnerOptimizer, state: State, x: Tensor, y: Tensor, *, create_graph: bool, functional: bool = False
 ) -> tuple[State, Tensor, Params]:
@@ -105,7 +111,7 @@ def inner_step(
     with torch.set_grad_enabled(second_order):
         params = optimizer.params(state)
     loss, grads = gradient(optimizer, params, x, y, create_graph=second_order)
-    return optimizer.step(state, grads), loss, grads
+    return _checked(optimizer, optimizer.step(state, grads)), loss, grads
 
 
 def support_gradient(
@@ -134,6 +140,17 @@ def functional_gradient(
     if not create_graph:
         grads = {name: g.detach() for name, g in grads.items()}
     return loss, grads
+
+
+def _checked(optimizer: InnerOptimizer, state: State) -> State:
+    """`state`, or :class:`UserError` where one of its leaves is no tensor: it can be neither vmapped nor recomputed."""
+    odd = misfits(state)
+    if odd:
+        raise UserError(
+            f"{optimizer.card.title}: {', '.join(odd)}; every leaf of a method's state must be a tensor: count in one, "
+            "and see optimizers.testing.check_inner_optimizer for the whole contract"
+        )
+    return state
 
 
 def _norm(grads: Params) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import benchmark
+from benchmark import schema_one
 from benchmark.errors import UserError
 from benchmark.files import parse_table, write_atomic
 from benchmark.spec import RunSpec
@@ -98,12 +99,16 @@ def ownership(spec: RunSpec, dataset_hash: str) -> dict[str, str]:
     }
 
 
-def require_ownership(payload: dict[str, Any], owner: dict[str, str], path: Path) -> None:
-    """:class:`UserError`, naming the first field that is not `owner`'s or not of its kind, unless all are."""
+def require_ownership(payload: dict[str, Any], spec: RunSpec, owner: dict[str, str], path: Path) -> None:
+    """:class:`UserError`, naming the first field that is not `owner`'s or not of its kind, unless all are.
+
+    `owner` is the :func:`ownership` of `spec`, which a checkpoint of schema 1 names by its former digest.
+    """
     found = payload.get("owner")
     found = found if isinstance(found, dict) else {}
+    former = {"spec": schema_one.training_digest(spec)}
     for key, value in owner.items():
-        if found.get(key) != value:
+        if found.get(key) not in (value, former.get(key, value)):
             raise UserError(f"{path}: belongs to another run ({key} is {found.get(key)!r}, not {value!r}); {AFRESH}")
     for key, kind in FIELDS.items():
         if not isinstance(payload.get(key), kind):
@@ -128,8 +133,13 @@ def write_partial(path: Path, key: str, table: pd.DataFrame) -> None:
     write_atomic(path, f"# {key} {hashlib.sha256(body).hexdigest()}\n".encode() + body)
 
 
-def read_partial(path: Path, key: str) -> pd.DataFrame | None:
-    """The rows that :func:`write_partial` kept under this very `key`; None where there are none or they are damaged.
+def partial_keys(spec: RunSpec, rest: str) -> list[str]:
+    """The key under which rows of `spec` are kept, and the one under which schema 1 kept them, where it did."""
+    return [f"{digest} {rest}" for digest in (spec.digest(), schema_one.digest(spec)) if digest]
+
+
+def read_partial(path: Path, *keys: str) -> pd.DataFrame | None:
+    """The rows that :func:`write_partial` kept under one of `keys`; None where there are none or they are damaged.
 
     Nothing is lost by None but time: the tasks are measured again.
     """
@@ -137,7 +147,7 @@ def read_partial(path: Path, key: str) -> pd.DataFrame | None:
         head, _, body = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    if head != f"# {key} {hashlib.sha256(body).hexdigest()}".encode():
+    if head not in [f"# {key} {hashlib.sha256(body).hexdigest()}".encode() for key in keys]:
         return None
     table = parse_table(body)
     return table.astype({name: np.float32 for name in table.columns if name != "task"})  # as :func:`measure` gives them

@@ -6,6 +6,8 @@ of the inner loop; the backward pass walks them from last to first, repeats one 
 pulls the cotangent of the new state back to θ and to the old state, and drops the graph::
 
     v_K = ∂objective/∂state_K,    (dθ_k, v_{k−1}) = vjp of (θ, state_{k−1}) ↦ state_k at v_k
+
+Leaves of a state that are no floating-point tensors, a counter say, have no cotangent: they are passed beside.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
 
-from benchmark.adapt import Trajectory, adapt, inner_step
+from benchmark.adapt import Trajectory, adapt, inner_step, start_state
 from optimizers.base import InnerOptimizer, State, Task
 
 Theta = dict[str, Tensor]
@@ -53,26 +55,30 @@ def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> 
         return loss, gradient
 
     def flat(theta: Theta, task: Task, noise: Tensor | None) -> tuple[Tensor, Theta]:
-        def start(th: Theta) -> State:
-            return at(optimizer, th, _init_state, noise)
+        def start(th: Theta) -> tuple[State, State]:
+            return _split(at(optimizer, th, start_state, noise))
 
-        def step(th: Theta, state: State) -> State:
-            return at(optimizer, th, _step, state, task)
+        def step(th: Theta, moving: State, fixed: State) -> tuple[State, State]:
+            return _split(at(optimizer, th, _step, _joined(moving, fixed), task))
 
         def end(th: Theta, visited: tuple[State, ...]) -> Tensor:
-            return at(optimizer, th, _objective, visited, task)
+            states = tuple(_joined(moving, fixed) for moving, fixed in zip(visited, beside, strict=True))
+            return at(optimizer, th, _objective, states, task)
 
-        visited = [start(theta)]
+        moving, fixed = start(theta)
+        visited, beside = [moving], [fixed]
         for _ in range(steps):
-            visited.append(step(theta, visited[-1]))
+            moving, fixed = step(theta, moving, fixed)
+            visited.append(moving)
+            beside.append(fixed)
         loss, pull = vjp(end, theta, tuple(visited))[:2]
         gradient, cotangents = pull(torch.ones_like(loss))
         cotangent = cotangents[-1]
         for k in reversed(range(steps)):
-            pull = vjp(step, theta, visited[k])[1]
+            pull = vjp(lambda th, state, k=k: step(th, state, beside[k]), theta, visited[k], has_aux=True)[1]
             more, through = pull(cotangent)
             gradient, cotangent = _add(gradient, more), _add(cotangents[k], through)
-        pull = vjp(start, theta)[1]
+        pull = vjp(start, theta, has_aux=True)[1]
         return loss, _add(gradient, pull(cotangent)[0])
 
     return torch.no_grad()(
@@ -85,10 +91,6 @@ def _outer_loss(optimizer: InnerOptimizer, task: Task, steps: int, noise: Tensor
         optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=noise, trace=False, functional=True
     )
     return optimizer.objective(task, walked)
-
-
-def _init_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
-    return optimizer.init_state(noise)
 
 
 def _step(optimizer: InnerOptimizer, state: State, task: Task) -> State:
@@ -104,3 +106,23 @@ def _objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: Task
 def _add(a: Any, b: Any) -> Any:
     """Sum of two nested dicts of tensors."""
     return {key: _add(a[key], b[key]) for key in a} if isinstance(a, dict) else a + b
+
+
+def _split(state: State) -> tuple[State, State]:
+    """The leaves of a state that can be differentiated, and the others, each nested as they were."""
+    moving: State = {}
+    fixed: State = {}
+    for key, value in state.items():
+        if isinstance(value, dict):
+            moving[key], fixed[key] = _split(value)
+        else:
+            (moving if value.is_floating_point() else fixed)[key] = value
+    return moving, fixed
+
+
+def _joined(moving: State, fixed: State) -> State:
+    """The state that :func:`_split` took apart."""
+    return {
+        key: _joined(moving[key], fixed[key]) if isinstance(moving.get(key), dict) else (moving | fixed)[key]
+        for key in moving | fixed
+    }

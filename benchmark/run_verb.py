@@ -231,5 +231,5 @@ def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
     from benchmark.report import terminal
 
-    runs = [store.load_run(results / spec.name) for spec in specs if (results / spec.name / "spec.json").exists()]
-    terminal.print_table(runs, output())
+    found = (store.RunDirectory(results, spec).run() for spec in specs)
+    terminal.print_table([run for run in found if run is not None], output())

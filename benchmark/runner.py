@@ -94,7 +94,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
     if remark:
         reporter.note(remark)
     if standing == "done":
-        return _agreed(group, lambda: store.load_run(directory.path).state)
+        return _agreed(group, directory.state)
     device = choose_device(context.device)
     with contextlib.ExitStack() as stack:
 
@@ -107,7 +107,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
             return _standing(directory)[0]
 
         if _agreed(group, claim) == "done":
-            return _agreed(group, lambda: store.load_run(directory.path).state)
+            return _agreed(group, directory.state)
         with _recorded(directory, group, stop), _precision(spec):
             _agreed(group, lambda: data.load(spec.dataset, context.data_root).hash)
             dataset = data.load(spec.dataset, context.data_root)
@@ -185,8 +185,8 @@ def _run(
             on_step=on_step,
         )
     started = time.monotonic()
-    key = f"{spec.digest()} {dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}"
-    done = group.broadcast(checkpoints.read_partial(directory.partial, key) if writes else None)
+    keys = checkpoints.partial_keys(spec, f"{dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}")
+    done = group.broadcast(checkpoints.read_partial(directory.partial, *keys) if writes else None)
     with reporter.measuring(spec) as on_rows:
         written = time.monotonic()
 
@@ -195,7 +195,7 @@ def _run(
             on_rows(len(table))
             stopping = group.any_(bool(stop))
             if writes and (stopping or time.monotonic() - written > PARTIAL_EVERY_S):
-                checkpoints.write_partial(directory.partial, key, table)
+                checkpoints.write_partial(directory.partial, keys[0], table)
                 written = time.monotonic()
             if stopping:
                 raise Interrupted("interrupted while measuring")
@@ -224,7 +224,7 @@ def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[di
     name = directory.path.name
     checkpoint, remark = checkpoints.read_latest_checkpoint(directory.checkpoint)
     if checkpoint is not None:
-        checkpoints.require_ownership(checkpoint, owner, directory.checkpoint)
+        checkpoints.require_ownership(checkpoint, directory.spec, owner, directory.checkpoint)
         return checkpoint, remark
     for path in sorted(directory.path.parent.glob(f"{name.rpartition('-')[0]}-*")):
         with contextlib.suppress(UserError):  # what is wrong with another run is not this one's business
@@ -233,7 +233,7 @@ def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[di
                 continue
             checkpoint, _ = checkpoints.read_latest_checkpoint(path / "checkpoint.pt")
             if checkpoint is not None:
-                checkpoints.require_ownership(checkpoint, owner, path)
+                checkpoints.require_ownership(checkpoint, directory.spec, owner, path)
                 return checkpoint, f"{name}: trained already as {run.name}, only measured again"
     lost = directory.status.get("iteration", 0)
     return None, f"{name}: has no checkpoint of its {lost} meta-steps, begins afresh" if lost else ""

@@ -3,6 +3,9 @@
 A :class:`RunSpec` is the whole of what determines a run's numbers. It is plain data: it validates itself, goes to
 JSON and back without loss, and names its own directory, so that the same spec always finds the same run. Where it
 runs (device, workers, strategy) does not belong to it: that is recorded beside the results as environment.
+
+The name hashes only the knobs that differ from their defaults: a knob may be added, and every run that is there keeps
+its name and has the knob at its default. A default is therefore never changed without a new :data:`SCHEMA`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from typing import Any
 
 from benchmark.errors import UserError, nearest
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of names and spec.json; :mod:`benchmark.schema_one` has the names that came before."""
 RECIPES = ("controlled", "published")
 LONGEST = 48
 """Letters of a data set or method that a run's name shows: file systems end at 255."""
@@ -105,24 +109,37 @@ class RunSpec:
         return hash(self.digest())
 
     @property
+    def readable(self) -> str:
+        """The part of the name that says what the run is; runs that differ in other knobs share it."""
+        words = (_slug(self.dataset), f"{self.ways}way", f"{self.shots}shot", _slug(self.method), self.recipe)
+        return f"{'-'.join(words)}-seed{self.seed}"
+
+    @property
     def name(self) -> str:
         """Readable, derived from the spec alone, safe as a directory name."""
-        readable = (_slug(self.dataset), f"{self.ways}way", f"{self.shots}shot", _slug(self.method), self.recipe)
-        return "-".join((*readable, f"seed{self.seed}", self.digest()))
+        return f"{self.readable}-{self.digest()}"
+
+    def changed(self) -> dict[str, Any]:
+        """The knobs that differ from their defaults."""
+        return {key: value for key, value in self.to_dict().items() if value != _default(type(self), key)}
 
     def digest(self) -> str:
-        """First 8 hex digits of the SHA-256 of the canonical JSON."""
-        return canonical_digest(self.to_dict())
+        """First 8 hex digits of the SHA-256 of the canonical JSON of :data:`SCHEMA` and :meth:`changed`."""
+        return canonical_digest([SCHEMA, self.changed()])
 
-    def training_digest(self) -> str:
-        """The same, of what determines the learned meta-parameters: equal digests share a trained checkpoint.
+    def training_knobs(self) -> dict[str, Any]:
+        """What determines the learned meta-parameters.
 
         Validation uses the test protocol, so that ``query_test`` and ``eval_steps`` bear on which checkpoint is best.
         """
         selection = {"query_test", "eval_steps"} if self.iterations else set()
         phases = {knob_.name: knob_.metadata.get("phase") for knob_ in dataclasses.fields(self)}
-        kept = {key: value for key, value in self.to_dict().items() if phases[key] != "evaluation" or key in selection}
-        return canonical_digest(kept)
+        return {key: value for key, value in self.to_dict().items() if phases[key] != "evaluation" or key in selection}
+
+    def training_digest(self) -> str:
+        """:meth:`digest` of :meth:`training_knobs` alone: equal ones share a trained checkpoint."""
+        changed = self.changed()
+        return canonical_digest([SCHEMA, {key: changed[key] for key in self.training_knobs() if key in changed}])
 
     # plain data
 
@@ -139,6 +156,11 @@ class RunSpec:
             if key not in names:
                 raise UserError(f"unknown knob {key!r}{nearest(str(key), names)}; expected one of {', '.join(names)}")
         return cls(**values)
+
+
+def _default(cls: type[RunSpec], name: str) -> Any:
+    knob_ = cls.__dataclass_fields__[name]
+    return knob_.default if knob_.default_factory is dataclasses.MISSING else knob_.default_factory()
 
 
 def _checked(knob_: dataclasses.Field, value: Any) -> Any:
@@ -185,6 +207,6 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", base)[:LONGEST].strip("-").lower() or "data"
 
 
-def canonical_digest(values: dict[str, Any]) -> str:
+def canonical_digest(values: Any) -> str:
     """First 8 hex digits of the SHA-256 of the canonical JSON of `values`."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

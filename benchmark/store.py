@@ -12,6 +12,8 @@
                           (:mod:`benchmark.checkpoints`)
 
 A finished run's status holds the SHA-256 of its tables, so that damage is found. Reading needs no torch.
+
+A folder of schema 1 is read under the name that it has, and takes its new one when the run goes on.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from benchmark import schema_one
 from benchmark.errors import UserError
 from benchmark.files import PART, now, read_json, read_table, write_atomic, write_json
-from benchmark.spec import SCHEMA, RunSpec, canonical_digest
+from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +88,7 @@ class Run:
     environment: dict[str, Any]
     command: list[str]
     status: dict[str, Any]
+    schema: int = SCHEMA
 
     @property
     def name(self) -> str:
@@ -141,22 +145,26 @@ def load_run(path: Path) -> Run:
     """Read one run directory; :class:`UserError` names the file and field that is not as written by this suite."""
     file = path / "spec.json"
     document = read_json(file)
-    if document.get("schema") != SCHEMA:
-        raise UserError(f"{file}: schema {document.get('schema')!r}, expected {SCHEMA}")
+    schema = document.get("schema")
+    if schema not in (1, SCHEMA):
+        raise UserError(f"{file}: schema {schema!r}, expected {SCHEMA}")
     try:
         spec = RunSpec.from_dict(document["spec"])
     except KeyError as error:
         raise UserError(f"{file}: has no spec") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    if document.get("name") != path.name or not path.name.endswith(f"-{canonical_digest(document['spec'])}"):
+    name = document.get("name")
+    names = (name, spec.name) if schema == 1 else (name,)  # killed after it was renamed: what is in it is of schema 1
+    digest = schema_one.digest(spec) if schema == 1 else spec.digest()
+    if path.name not in names or not str(name).endswith(f"-{digest}"):
         raise UserError(f"{file}: is not of {path.name}; a run's folder is named by its spec and cannot be renamed")
     environment, command = document.get("environment", {}), document.get("command", [])
     if not isinstance(environment, dict):
         raise UserError(f"{file}: environment must be a table")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise UserError(f"{file}: command must be a list of words")
-    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"))
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema)
 
 
 def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:
@@ -181,7 +189,23 @@ def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, ta
             refused(str(error))
         else:
             runs.append(run)
-    return runs
+    return _once(runs, refused)
+
+
+def _once(runs: list[Run], refused: Callable[[str], None] | None) -> list[Run]:
+    """`runs` without those of schema 1 that are there under their new name too: they would be counted twice."""
+    names = {run.name for run in runs}
+    kept = []
+    for run in runs:
+        new = RunSpec.from_dict(run.spec).name if run.schema != SCHEMA else run.name
+        if new == run.name or new not in names:
+            kept.append(run)
+            continue
+        message = f"{run.path}: is the run {new} under its former name; delete one of the two folders"
+        if refused is None:
+            raise UserError(message)
+        refused(message)
+    return kept
 
 
 class RunDirectory:
@@ -194,46 +218,81 @@ class RunDirectory:
         self.partial = self.path / "evaluation.partial.csv"
         self.status: dict[str, Any] = {}
 
+    def place(self) -> Path:
+        """Where the run lies: at `path`, or still under its name of schema 1."""
+        former = schema_one.name(self.spec)
+        if former is None or (self.path / "spec.json").exists():
+            return self.path
+        found = self.path.with_name(former)
+        return found if (found / "spec.json").exists() else self.path
+
     def run(self) -> Run | None:
         """What is on disk, or None if the run was never started."""
-        return load_run(self.path) if (self.path / "spec.json").exists() else None
+        place = self.place()
+        return load_run(place) if (place / "spec.json").exists() else None
+
+    def state(self) -> str:
+        """The state of a run that is on disk."""
+        return load_run(self.place()).state
 
     @contextlib.contextmanager
     def claim(self, environment: dict[str, Any], command: list[str], *, patience_s: float = 2.0) -> Iterator[None]:
         """Own the run: :class:`UserError` if another process does for longer than `patience_s`.
 
-        Records spec, environment and command, and removes what a killed process left half written.
+        Records spec, environment and command, removes what a killed process left half written, and gives a folder of
+        schema 1 its new name.
         """
-        if self.path.is_symlink():
-            raise UserError(f"{self.path}: is a link and may lead out of the results folder; put a real folder there")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "run.lock", "w")  # noqa: SIM115  stays on disk: unlinking a held lock admits two
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
-        with lock:
+        with self._open_lock() as lock:
             deadline = time.monotonic() + patience_s
             while not _lock(lock):
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.path.name} is being run by another process; wait for it or stop it")
                 time.sleep(0.1)
+            self._take_new_name()
             for left in self.path.glob(f".*{PART}"):
                 left.unlink(missing_ok=True)
             before = self.run()
             if before is None:
-                document = {
-                    "schema": SCHEMA,
-                    "name": self.spec.name,
-                    "spec": self.spec.to_dict(),
-                    "environment": environment,
-                    "command": command,
-                }
-                write_json(self.path / "spec.json", document)
-            elif before.spec != self.spec.to_dict():
+                self._write_spec(environment, command)
+            elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
+                if before.schema != SCHEMA:
+                    self._write_spec(before.environment, before.command)
                 self.status = dict(before.status)
             yield
+
+    def _open_lock(self) -> IO[str]:
+        """The file whose lock is the run's; a folder that takes its new name takes it along."""
+        while True:
+            place = self.place()
+            if place.is_symlink():
+                raise UserError(f"{place}: is a link and may lead out of the results folder; put a real folder there")
+            try:
+                if place == self.path:
+                    place.mkdir(parents=True, exist_ok=True)
+                return open(place / "run.lock", "w")  # stays on disk: unlinking a held lock admits two
+            except OSError as error:
+                if place == self.path or place.exists():  # else another process gave it its new name just now
+                    raise UserError(f"{place}: cannot be written ({error.strerror})") from error
+
+    def _take_new_name(self) -> None:
+        place = self.place()
+        if place != self.path:
+            try:
+                place.rename(self.path)
+            except OSError as error:
+                raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
+
+    def _write_spec(self, environment: dict[str, Any], command: list[str]) -> None:
+        document = {
+            "schema": SCHEMA,
+            "name": self.spec.name,
+            "spec": self.spec.to_dict(),
+            "environment": environment,
+            "command": command,
+        }
+        write_json(self.path / "spec.json", document)
 
     def set_status(self, state: str, **values: Any) -> None:
         """Rewrite status.json; for a finished run with the hashes of its tables."""

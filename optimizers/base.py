@@ -42,6 +42,17 @@ def key(name: str) -> str:
     return name.replace(".", "-")
 
 
+def misfits(state: Any, where: str = "state") -> list[str]:
+    """What of a state is neither a dict nor a tensor in one, as ``"state['k'] is int"``; empty where all is well."""
+    if not isinstance(state, dict):
+        return [f"{where} is {type(state).__name__}"]
+    odd: list[str] = []
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            odd += misfits(value, f"{where}[{name!r}]")
+    return odd
+
+
 def parameters(values: Mapping[str, Tensor]) -> nn.ParameterDict:
     """Meta-parameters by the :func:`key` of what they act on, in the order of `values`."""
     return nn.ParameterDict(OrderedDict((key(name), nn.Parameter(value)) for name, value in values.items()))
@@ -169,6 +180,11 @@ class InnerOptimizer(nn.Module):
         named = dict(self.network.named_parameters())
         return {name: named[name] for name in self.adapted}
 
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of the parameters of the network's last layer, whether they adapt or not."""
+        names = self.adaptable()
+        return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
+
     def blocks(self) -> list[tuple[str, ...]]:
         """The adapted names, layer block by layer block in the network's order; empty blocks are left out.
 
@@ -204,14 +220,12 @@ class InnerOptimizer(nn.Module):
 
     def _select(self, adapt: str) -> tuple[str, ...]:
         names = self.adaptable()
-        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-        head = tuple(name for name in names if name.rpartition(".")[0] == owners[-1])
         if adapt == "all":
             return names
         if adapt == "head":
-            return head
+            return self.last_layer()
         if adapt == "body":
-            return tuple(name for name in names if name not in head)
+            return tuple(name for name in names if name not in self.last_layer())
         chosen = tuple(name for name in names if fnmatch.fnmatchcase(name, adapt))
         if not chosen:
             raise BadOption(

@@ -5,6 +5,10 @@ matrix JᵀJ, J = ∂r/∂φ for the support residuals r. The outer loss therefo
 point visited. JᵀJ shares its non-zero spectrum with the small Gram matrix J Jᵀ, which is what is formed. A classifier's
 residuals, softmax minus one-hot, sum to zero in every example; they are taken in an orthonormal basis of that
 subspace, since the null direction's eigenvalue has no logarithm. Nothing changes, and nothing is paid, at test.
+
+The rows of J are pull-backs of one function, which vmap takes together, except where a normalisation lies between the
+parameters and the residuals. The derivative of γ that vmap makes of torch's affine batch norm reads the batch's saved
+mean and deviation as constants: the row is right, its own derivative, which the meta-gradient needs, is not.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.func import vjp, vmap
 
 from optimizers.base import Card, InnerOptimizer, Params, State, Task, Trajectory
@@ -32,12 +37,14 @@ class ECML(InnerOptimizer):
         learned="The start φ_0 alone.",
         differences="No code is public; γ and the exact residual are not established. Here r is softmax minus one-hot "
         "in a basis without the null direction, γ = 0.1, and J is taken with respect to the classifier's parameters, "
-        "for which it costs no pass through the network's body. Eigenvalues below 1e-6 of the largest are dropped: "
+        "for which it costs no pass through the network's body. The classifier is the network's last layer, whether it "
+        "adapts or not. Eigenvalues below 1e-6 of the largest are dropped: "
         "float32 does not resolve them, and their logarithm's gradient explodes.",
         options={
             "gamma": "weight γ ≥ 0 of the penalty",
             "penalty": "`variance` of log10 λ, or `ratio`, log10 of λ_max / λ_min",
-            "wrt": "parameters of J: `head` (the last layer) or `all`, which costs one backward pass per residual",
+            "wrt": "parameters of J: `head` (the network's last layer), or `all` that adapt, which costs one backward "
+            "pass per residual",
         },
         reconstructed=True,
     )
@@ -57,8 +64,7 @@ class ECML(InnerOptimizer):
         self.gamma = float(gamma)
         self.penalty = choice("penalty", penalty, ("variance", "ratio"))
         self.wrt = choice("wrt", wrt, ("head", "all"))
-        head = self.adapted[-1].rpartition(".")[0]
-        self.conditioned = [n for n in self.adapted if self.wrt == "all" or n.rpartition(".")[0] == head]
+        self.conditioned = self.adapted if self.wrt == "all" else self.last_layer()
 
     def step(self, state: State, grads: Params) -> State:
         return {"phi": self.descend(state["phi"], grads)}
@@ -82,14 +88,18 @@ class ECML(InnerOptimizer):
 
     def gram(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """J Jᵀ with J = ∂r/∂φ at φ = `params`, [m, m] for m residuals."""
-        fixed = {name: value for name, value in params.items() if name not in self.conditioned}
+        named = dict(self.network.named_parameters()) | params
+        together = False
 
         def residuals(chosen: Params) -> Tensor:
-            return self.residuals({**fixed, **chosen}, x, y)
+            nonlocal together
+            found = self.residuals({**params, **chosen}, x, y)
+            together = self.wrt == "head" and not _normalises(found)
+            return found
 
-        value, pull = vjp(residuals, {name: params[name] for name in self.conditioned})[:2]
+        value, pull = vjp(residuals, {name: named[name] for name in self.conditioned})[:2]
         basis = torch.eye(len(value), dtype=value.dtype, device=value.device)
-        rows = vmap(_flat(pull))(basis) if self.wrt == "head" else torch.stack([_flat(pull)(e) for e in basis])
+        rows = vmap(_flat(pull))(basis) if together else torch.stack([_flat(pull)(e) for e in basis])
         return rows @ rows.mT
 
     def spread(self, gram: Tensor) -> Tensor:
@@ -113,3 +123,17 @@ def without_constant(ways: int, like: Tensor) -> Tensor:
 
 def _flat(pull: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     return lambda row: torch.cat([g.flatten() for g in pull(row)[0].values()])
+
+
+def _normalises(output: Tensor) -> bool:
+    """Whether a normalisation, or an operation whose derivative is not torch's own, is in the graph of `output`."""
+    seen, left = set(), [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if "Norm" in node.name() or isinstance(node, BackwardCFunction):
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return False

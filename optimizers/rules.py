@@ -12,15 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from optimizers import testing
-from optimizers.base import InnerOptimizer
+from optimizers.base import InnerOptimizer, misfits
+from optimizers.derivative_rules import differences, norm, vmap
 from optimizers.gd import GradientDescent
-from optimizers.testing import ContractViolation, Factory, Walk, leaves, made, small_task, walk
-
-Outcome = tuple[str, float | None]
-
-
-def _noise(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
-    return optimizer.noise(torch.Generator().manual_seed(seed))
+from optimizers.testing import ContractViolation, Factory, Outcome, Walk, leaves, made, noise_of, small_task, walk
 
 
 def card(factory: Factory) -> Outcome:
@@ -35,10 +30,25 @@ def card(factory: Factory) -> Outcome:
 def noise(factory: Factory) -> Outcome:
     """Per-task noise comes from the generator that is given, and from nothing else."""
     optimizer, _ = made(factory)
-    first, again = _noise(optimizer), _noise(optimizer)
+    first, again = noise_of(optimizer), noise_of(optimizer)
     if (first is None) != (again is None) or (first is not None and not torch.equal(first, again)):  # type: ignore[arg-type]
         raise ContractViolation("noise", "the same generator seed gave different numbers")
     return "none" if first is None else f"{first.numel()} numbers per task", None
+
+
+def state(factory: Factory) -> Outcome:
+    """The state is a dict, nested or not, whose every leaf is a tensor, at every step."""
+    optimizer, _ = made(factory)
+    task = small_task()
+    for k in range(3):
+        odd = misfits(walk(optimizer, task, noise_of(optimizer), steps=k, graph=False).state)
+        if odd:
+            raise ContractViolation(
+                "state",
+                f"after {k} steps {', '.join(odd)}; every leaf of a nested dict must be a tensor, for it is vmapped "
+                "and differentiated: count in a tensor, and keep what never changes on the module",
+            )
+    return "tensors only", None
 
 
 def keys(factory: Factory) -> Outcome:
@@ -48,7 +58,7 @@ def keys(factory: Factory) -> Outcome:
         expected = {n: p for n, p in optimizer.network.named_parameters() if n in optimizer.adapted}
         task = small_task(dtype=dtype)
         for k in range(3):
-            params = walk(optimizer, task, _noise(optimizer), steps=k, graph=False).params
+            params = walk(optimizer, task, noise_of(optimizer), steps=k, graph=False).params
             if set(params) != set(expected):
                 odd = sorted(set(params) ^ set(expected))
                 raise ContractViolation("keys", f"after {k} steps params(state) is wrongly keyed: {', '.join(odd)}")
@@ -67,7 +77,7 @@ def device(factory: Factory) -> Outcome:
     """Everything follows the meta-parameters to their device (tried on torch's `meta` device)."""
     optimizer, _ = made(factory)
     optimizer.to("meta")
-    drawn = _noise(optimizer)
+    drawn = noise_of(optimizer)
     state = optimizer.init_state(None if drawn is None else drawn.to("meta"))
     for _ in range(2):
         params = optimizer.params(state)
@@ -82,7 +92,7 @@ def pure(factory: Factory) -> Outcome:
     """step and params change neither the state nor the gradients they are given: nothing is updated in place."""
     optimizer, _ = made(factory)
     with torch.no_grad():
-        state = optimizer.init_state(_noise(optimizer))
+        state = optimizer.init_state(noise_of(optimizer))
         for _ in range(3):
             params = optimizer.params(state)
             grads = {n: torch.ones_like(p) for n, p in params.items()}
@@ -99,7 +109,7 @@ def pure(factory: Factory) -> Outcome:
 def stateless(factory: Factory) -> Outcome:
     """Nothing about a task is kept on the module, and no task sees another."""
     optimizer, _ = made(factory)
-    drawn = [_noise(optimizer, seed) for seed in (0, 1)]
+    drawn = [noise_of(optimizer, seed) for seed in (0, 1)]
     tasks = [small_task(seed) for seed in (0, 1)]
     keep: list[Any] = []  # what was there stays alive, so that no identity is used twice
     before = _fingerprint(optimizer, keep)
@@ -127,7 +137,7 @@ def graph(factory: Factory) -> Outcome:
     """Evaluation (under no_grad) leaves no graph behind and touches no meta-parameter."""
     optimizer, _ = made(factory)
     before = {n: p.detach().clone() for n, p in optimizer.state_dict().items()}
-    done = walk(optimizer, small_task(), _noise(optimizer), graph=False)
+    done = walk(optimizer, small_task(), noise_of(optimizer), graph=False)
     held = [t for t in [*leaves(done.state), *leaves(done.params)] if t.grad_fn is not None]
     if held:
         raise ContractViolation("graph", f"{len(held)} tensors after evaluation still hold a graph")
@@ -138,44 +148,12 @@ def graph(factory: Factory) -> Outcome:
     return "none is left", None
 
 
-def differences(factory: Factory) -> Outcome:
-    """The float64 meta-gradient agrees with finite differences for every meta-parameter, away from the start."""
-    optimizer, _ = made(factory)
-    if optimizer.first_order:
-        return "not asked of a first-order method, whose meta-gradient is no derivative", None
-    testing.perturb(optimizer)
-    task, drawn = small_task(), _noise(optimizer)
-    gradients = testing.meta_gradient(optimizer, task, drawn)
-    pairs = testing.finite_differences(optimizer, gradients, lambda: testing.outer_loss(optimizer, task, drawn))
-    worst, where = testing.worst_difference(pairs)
-    if not worst <= 1e-5:
-        raise ContractViolation("differences", f"along a random direction of {where}")
-    return f"{len(pairs)} meta-parameters", worst
-
-
-def vmap(factory: Factory) -> Outcome:
-    """vmap over tasks gives the meta-gradient of a loop over them."""
-    optimizer, _ = made(factory)
-    testing.perturb(optimizer)
-    tasks = [small_task(seed) for seed in (0, 1)]
-    drawn = [_noise(optimizer, seed) for seed in (0, 1)]
-    looped = [testing.meta_gradient(optimizer, t, n) for t, n in zip(tasks, drawn, strict=True)]
-    if optimizer.first_order:
-        return "not asked of a first-order method, whose loop it is", None
-    stacked = None if drawn[0] is None else torch.stack(drawn)  # type: ignore[arg-type]
-    mapped = testing.vmapped_meta_gradient(optimizer, tasks, stacked)
-    error = max(float((mapped[n] - (looped[0][n] + looped[1][n]) / 2).abs().max()) for n in mapped)
-    if not error < 1e-9:
-        raise ContractViolation("vmap", f"the vmapped meta-gradient differs from the loop by {error:.1e}")
-    return "equals the loop", error
-
-
 def alive(factory: Factory) -> Outcome:
     """No meta-parameter's gradient is identically zero after two meta-steps, unless the card says so."""
     optimizer, _ = made(factory)
     seen = {name: False for name, _ in optimizer.named_parameters()}
     for seed in range(3):
-        gradients = testing.meta_gradient(optimizer, small_task(seed), _noise(optimizer, seed))
+        gradients = testing.meta_gradient(optimizer, small_task(seed), noise_of(optimizer, seed))
         for name, parameter in optimizer.named_parameters():
             seen[name] |= bool(gradients[name].any())
             parameter.data = parameter.data - 1e-2 * gradients[name].sign()
@@ -197,7 +175,7 @@ def start(factory: Factory) -> Outcome:
     plain = GradientDescent(untouched, alpha=optimizer.alpha)
     plain.adapted = optimizer.adapted
     task, error = small_task(), 0.0
-    own, maml = (_path(o, walk(o, task, n, graph=True)) for o, n in ((optimizer, _noise(optimizer)), (plain, None)))
+    own, maml = (_path(o, walk(o, task, n, graph=True)) for o, n in ((optimizer, noise_of(optimizer)), (plain, None)))
     for k, (point, reference) in enumerate(zip(own, maml, strict=True)):
         error = max(error, _distance(point, reference))
         if not error < 1e-12:
@@ -243,6 +221,7 @@ def _fingerprint(module: nn.Module, keep: list[Any]) -> dict[str, Any]:
 RULES: dict[str, Callable[[Factory], Outcome]] = {
     "card": card,
     "noise": noise,
+    "state": state,
     "keys": keys,
     "device": device,
     "pure": pure,
@@ -250,6 +229,7 @@ RULES: dict[str, Callable[[Factory], Outcome]] = {
     "graph": graph,
     "differences": differences,
     "vmap": vmap,
+    "norm": norm,
     "alive": alive,
     "start": start,
 }

@@ -2,9 +2,9 @@
 
     check_inner_optimizer(lambda network: MyOptimizer(network, alpha=0.1))
 
-runs the contract of :mod:`optimizers.base` on a small smooth network in float64, rule by rule, the plain ones first,
-and raises :class:`ContractViolation`, which names the broken rule, at the first that fails. It needs nothing but the
-method: no data set, no training. What was measured comes back as a list of :class:`Finding`.
+runs the contract of :mod:`optimizers.base` on small smooth networks in float64, one with batch norm among them, rule by
+rule, the plain ones first, and raises :class:`ContractViolation`, which names the broken rule, at the first that fails.
+It needs nothing but the method: no data set, no training. What was measured comes back as a list of :class:`Finding`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.small import SmallTask, small_network, small_task
 from optimizers.stopgrad import hold
 
+__all__ = ["ContractViolation", "Finding", "check_inner_optimizer", "small_network", "small_task"]
+
 Factory = Callable[[nn.Module], InnerOptimizer]
+Outcome = tuple[str, float | None]
+"""What a rule found: in words, and how far off where that is a number."""
 STEPS = 2
 
 
@@ -44,16 +48,6 @@ class Finding:
 
 
 @dataclass
-class SmallTask:
-    """Support and query of 6 random 8×8 images each in 3 classes."""
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
-
-
-@dataclass
 class Walk:
     """What the kit's own inner loop hands to ``objective``."""
 
@@ -62,42 +56,9 @@ class Walk:
     visited: tuple[State, ...]
 
 
-class SmallNetwork(nn.Module):
-    """Two convolutions and a linear layer, smooth, every parameter of which matters: [N, 1, 8, 8] → [N, 3]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inserted = nn.ModuleDict()
-        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Linear(16, 3)
-
-    def places(self, kind: str) -> dict[str, int]:
-        return {"layer": {"conv1": 4, "conv2": 4}, "block": {"block1": 4, "block2": 4}, "head": {"head": 3}}[kind]
-
-    def insert(self, place: str, layer: nn.Module) -> None:
-        self.inserted[place] = layer
-
-    def _at(self, place: str, x: Tensor) -> Tensor:
-        return self.inserted[place](x) if place in self.inserted else x
-
-    def forward(self, x: Tensor) -> Tensor:
-        for i, conv in ((1, self.conv1), (2, self.conv2)):
-            x = self._at(f"block{i}", F.avg_pool2d(F.softplus(self._at(f"conv{i}", conv(x))), 2))
-        return self._at("head", self.head(x.flatten(1)))
-
-
-def small_network(dtype: torch.dtype = torch.float64, seed: int = 0) -> SmallNetwork:
-    """The kit's network; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SmallNetwork().to(dtype)
-
-
-def small_task(seed: int = 0, dtype: torch.dtype = torch.float64) -> SmallTask:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, 6, 1, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
-    y = torch.arange(6) % 3
-    return SmallTask(x[0], y, x[1], y)
+def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
+    """One task's noise, from a generator of its own."""
+    return optimizer.noise(torch.Generator().manual_seed(seed))
 
 
 def walk(
@@ -236,9 +197,11 @@ def check_inner_optimizer(factory: Factory) -> list[Finding]:
     return findings
 
 
-def made(factory: Factory, dtype: torch.dtype = torch.float64) -> tuple[InnerOptimizer, nn.Module]:
+def made(
+    factory: Factory, dtype: torch.dtype = torch.float64, norm: str | None = None
+) -> tuple[InnerOptimizer, nn.Module]:
     """A fresh method, and the network as it was before the method wired it."""
-    network = small_network(dtype)
+    network = small_network(dtype, norm=norm)
     untouched = copy.deepcopy(network)
     optimizer = factory(network)
     if not isinstance(optimizer, InnerOptimizer) or not isinstance(getattr(optimizer, "card", None), Card):

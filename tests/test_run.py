@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import checkpoints, data, store
+import optimizers
+from benchmark import checkpoints, cli, data, store
 from benchmark.data import pixels
+from optimizers.gd import GradientDescent
 from tests.conftest import ROOT, Command
 
 TINY_FLAGS = """
@@ -190,3 +192,27 @@ def test_resume_refuses_a_checkpoint_of_another_run(
         checkpoints.read_checkpoint(md / "checkpoint.pt")["losses"],
         checkpoints.read_checkpoint(metasgd / "checkpoint.pt")["losses"],
     )
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_state_that_is_no_tensor_fails_with_one_line(
+    recompute: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Counting(GradientDescent):
+        def init_state(self, noise=None):
+            return super().init_state(noise) | {"k": 0}
+
+        def step(self, state, grads):
+            return super().step(state, grads) | {"k": state["k"] + 1}
+
+    optimizers.register("counting", Counting)
+    try:
+        words = ["run", "--methods", "counting", *TINY, "--results", str(tmp_path), *["--recompute"] * recompute]
+        assert cli.main(words) == 1
+    finally:
+        optimizers.unregister("counting")
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    (run,) = (run for run in store.load_runs(tmp_path) if run.spec["method"] == "counting")
+    assert run.state == "failed"
+    assert "state['k'] is int; every leaf of a method's state must be a tensor" in run.status["message"]

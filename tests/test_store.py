@@ -121,8 +121,8 @@ def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
     [
         ("spec.json", "{", "not valid JSON"),
         ("spec.json", "[]", "expected a JSON object"),
-        ("spec.json", json.dumps({"schema": 99}), "schema 99, expected 1"),
-        ("spec.json", json.dumps({"schema": 1, "spec": {"methd": "md"}}), "did you mean 'method'"),
+        ("spec.json", json.dumps({"schema": 99}), "schema 99, expected 2"),
+        ("spec.json", json.dumps({"schema": 2, "spec": {"methd": "md"}}), "did you mean 'method'"),
         ("status.json", json.dumps({"state": "fine"}), "state 'fine', expected one of"),
     ],
 )

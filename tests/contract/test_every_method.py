@@ -16,7 +16,7 @@ VARIANTS = [
     ("warpgrad", {"first_order": True}),
     ("metakfo", {"adapting": False}),
     ("metakfo", {"transform": "nonlinear"}),
-    ("ecml", {"wrt": "all"}),
+    *(("ecml", {"wrt": wrt, "adapt": adapt}) for wrt in ("head", "all") for adapt in ("all", "body", "conv*.weight")),
     ("ecml", {"penalty": "ratio"}),
     ("md", {"sigma": "sigmoid"}),
     *(
@@ -40,6 +40,7 @@ def test_the_contract_holds(name):
     # the error that remains is that of the differences themselves, far below what any wrong derivative makes
     assert findings["differences"].error < 2e-6
     assert findings["vmap"].error < 1e-11
+    assert findings["norm"].error < 1e-11
 
 
 @pytest.mark.parametrize(

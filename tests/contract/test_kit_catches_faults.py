@@ -44,6 +44,41 @@ def test_noise_of_its_own():
     assert broken_rule(Fault) == "noise"
 
 
+@pytest.mark.parametrize("leaf", [0, None, "first", [torch.zeros(())]])
+def test_state_that_is_no_tensor(leaf):
+    class Fault(GradientDescent):
+        def init_state(self, noise=None):
+            return super().init_state(noise) | {"seen": {"leaf": leaf}}
+
+        def step(self, state, grads):
+            return super().step(state, grads) | {"seen": state["seen"]}
+
+    with pytest.raises(ContractViolation, match=rf"after 0 steps state\['seen'\]\['leaf'\] is {type(leaf).__name__};"):
+        check_inner_optimizer(Fault)
+    assert broken_rule(Fault) == "state"
+
+
+def test_counter_that_begins_with_the_first_step():
+    class Fault(GradientDescent):
+        def step(self, state, grads):
+            return super().step(state, grads) | {"k": state.get("k", 0) + 1}
+
+    with pytest.raises(ContractViolation, match=r"after 1 steps state\['k'\] is int;"):
+        check_inner_optimizer(Fault)
+
+
+def test_a_counter_that_is_a_tensor_is_sound():
+    class Counting(GradientDescent):
+        def init_state(self, noise=None):
+            count = next(self.parameters()).new_zeros((), dtype=torch.int64)
+            return super().init_state(noise) | {"k": count}
+
+        def step(self, state, grads):
+            return super().step(state, grads) | {"k": state["k"] + 1}
+
+    check_inner_optimizer(lambda network: Counting(network, alpha=0.1))
+
+
 def test_wrong_keys():
     class Fault(GradientDescent):
         def params(self, state):
@@ -176,6 +211,21 @@ def test_control_flow_on_data():
     assert broken_rule(Fault) in ("device", "vmap")  # neither `meta` tensors nor batched ones have a value to ask for
 
 
+def test_differentiates_through_a_vmapped_pull_back():
+    """Trace of J Jᵀ, J by vmap over the rows: right without batch norm, and wrong through torch's own."""
+
+    class Fault(GradientDescent):
+        def objective(self, task, trajectory):
+            def outputs(phi):
+                return self.predict(phi, task.support_x).flatten()
+
+            value, pull = torch.func.vjp(outputs, trajectory.params)
+            rows = torch.func.vmap(lambda e: pull(e)[0])(torch.eye(len(value), dtype=value.dtype, device=value.device))
+            return super().objective(task, trajectory) + sum(r.square().sum() for r in rows.values()) / 100
+
+    assert broken_rule(Fault) == "norm"
+
+
 def test_dead_head():
     class Fault(GradientDescent):
         """A learned rate behind a product of two zero factors."""
@@ -211,5 +261,5 @@ def test_an_exception_is_named_with_its_rule():
         def init_state(self, noise=None):
             raise RuntimeError("nothing here")
 
-    with pytest.raises(ContractViolation, match=r"rule 'keys' is broken: RuntimeError: nothing here"):
+    with pytest.raises(ContractViolation, match=r"rule 'state' is broken: RuntimeError: nothing here"):
         check_inner_optimizer(lambda network: Fault(network))

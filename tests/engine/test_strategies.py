@@ -9,6 +9,7 @@ from benchmark.adapt import adapt
 from benchmark.counting import peak_bytes
 from benchmark.errors import UserError
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
+from optimizers.gd import GradientDescent
 from tests.engine.helpers import NETWORKS, assert_same_gradient, images, settled
 
 CASES = [(method, network) for network in NETWORKS for method in optimizers.available()]
@@ -37,6 +38,31 @@ def test_all_strategies_agree_in_first_order(method):
     for strategy in ("loop", "vmap"):
         for recompute in (False, True):
             assert_same_gradient(meta_gradient(optimizer, batch, 3, strategy, recompute, noise), expected)
+
+
+def test_a_counter_that_is_no_float_is_passed_beside_in_every_strategy():
+    """Momentum with bias correction by a whole number of steps, whose state nests a counter among what moves."""
+
+    class Corrected(GradientDescent):
+        def init_state(self, noise=None):
+            phi = self.start()
+            zero = {name: torch.zeros_like(p) for name, p in phi.items()}
+            count = next(iter(phi.values())).new_zeros((), dtype=torch.int64)
+            return {"moments": {"k": count, "v": zero}, "phi": phi}
+
+        def step(self, state, grads):
+            k = state["moments"]["k"] + 1
+            v = {name: 0.9 * state["moments"]["v"][name] + 0.1 * g for name, g in grads.items()}
+            phi = self.descend(state["phi"], {name: g / (1 - 0.9**k) for name, g in v.items()})
+            return {"moments": {"k": k, "v": v}, "phi": phi}
+
+    _, batch, _ = settled("maml")
+    torch.manual_seed(0)
+    optimizer = Corrected(NETWORKS["cnn4"][0](), alpha=0.1).double()
+    expected = meta_gradient(optimizer, batch, 3, "loop")
+    assert_same_gradient(meta_gradient(optimizer, batch, 3, "vmap"), expected)
+    for strategy in ("loop", "vmap"):
+        assert_same_gradient(meta_gradient(optimizer, batch, 3, strategy, recompute=True), expected)
 
 
 def test_the_same_twice():

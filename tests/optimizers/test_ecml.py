@@ -43,6 +43,42 @@ def test_gram_has_the_spectrum_of_the_raw_one_without_its_null_space(wrt):
     assert (len(method.conditioned) == 2) is (wrt == "head")
 
 
+@pytest.mark.parametrize("adapt", ["all", "head", "body", "conv*.weight", "norm2.*"])
+@pytest.mark.parametrize("network", ["cnn4", "cnn2"])
+def test_the_head_is_the_networks_last_layer_whatever_adapts(network, adapt):
+    net = networks.create(network, ways=3, image_shape=(1, 16, 16), channels=4)
+    assert set(create("ecml", net, adapt=adapt).conditioned) == {"head.weight", "head.bias"}
+    adapted = create("ecml", net, adapt=adapt, wrt="all")
+    assert set(adapted.conditioned) == set(adapted.adapted)
+
+
+class NormLast(torch.nn.Module):
+    """A network whose last layer is a batch norm: [N, 1, 16, 16] → [N, 3]."""
+
+    def __init__(self, *, written_out):
+        super().__init__()
+        self.linear, self.last = torch.nn.Linear(256, 3), torch.nn.BatchNorm1d(3, track_running_stats=False)
+        self.written_out = written_out
+
+    def forward(self, x):
+        x = self.linear(x.flatten(1))
+        if not self.written_out:
+            return self.last(x)
+        centred = x - x.mean(0)
+        return self.last.weight * centred / (centred.square().mean(0) + self.last.eps).sqrt() + self.last.bias
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_right_where_the_rows_go_through_a_normalisation(strategy):
+    found = {}
+    for written_out in (True, False):
+        torch.manual_seed(0)
+        method = create("ecml", NormLast(written_out=written_out).double(), alpha=0.1)
+        found[written_out] = meta_gradient(method, helpers.batch(), 2, strategy)[1]
+    for name, expected in found[True].items():
+        torch.testing.assert_close(found[False][name], expected, rtol=1e-8, atol=1e-12)
+
+
 def test_spread_of_a_known_spectrum():
     variance, ratio = helpers.create("ecml"), helpers.create("ecml", penalty="ratio")
     turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))

@@ -189,7 +189,7 @@ def test_a_link_in_place_of_a_run_is_not_written_through(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2}, {"schema": None}, {"schema": "1"}, {"spec": []}, {"spec": None}, {"environment": []},
+        {"schema": 3}, {"schema": None}, {"schema": "1"}, {"spec": []}, {"spec": None}, {"environment": []},
         {"command": "rm"}, {"command": [1]},
     ],
 )  # fmt: skip
