@@ -76,13 +76,6 @@ class ModeLayer(nn.Module):
         self.bias.add_(2 * F.relu(-y))
         return y + 2 * F.relu(-y)
 
-    def multiply_adds(self) -> int:
-        count, sizes, total = self.bias.shape[0], list(self.inputs), 0
-        for mode, o in enumerate(self.outputs):
-            total += math.prod(sizes) * o
-            sizes[mode] = o
-        return count * total
-
 
 class ModeMLP(nn.Module):
     """ReLU(ModeLayer) once for each step of `chain`: [G, *chain[0]] → [G, *chain[-1]]."""
@@ -209,12 +202,6 @@ class BlockIAF(nn.Module):
             scales, shifts = zip(*parts, strict=True)
             found.append(parts[0] if len(parts) == 1 else (torch.cat(scales), torch.cat(shifts)))
         return found
-
-    def multiply_adds(self) -> int:
-        """Multiply-adds of one evaluation."""
-        layers = sum(layer.multiply_adds() for layer in self.modules() if isinstance(layer, ModeLayer))
-        links = sum(math.prod(link.weight.shape) for link in self.links if isinstance(link, nn.Linear))
-        return int(layers + links + sum(len(g) * math.prod(g.modes) for g in self.groups))
 
     def _decoder_inputs(self, stacks: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the codes of earlier blocks say to the tensors that are not in block 1: [G, *code] by group."""
