@@ -103,7 +103,11 @@ def measure(
                 for work in works:
                     work.take_turn()
             peak_flops = operations / min(peak.seconds)
-            tables.append(_table(works, subjects, job, peak_flops, device, strategy).assign(clock=clock))
+            tables.append(
+                _table(works, subjects, job, peak_flops, device, strategy).assign(
+                    clock=clock, tasks=tasks, strategy=strategy
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from torch import nn
 
@@ -59,13 +58,3 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
         lines.append("| " + " | ".join([description, *(f"{n:,}" for n in sizes(name, network))]) + " |")
     lines += ["", COUNTED]
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def write(folder: Path, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> list[Path]:
-    """Write the page of every built-in method into `folder`; the paths."""
-    networks = list(networks)
-    paths = []
-    for name in registry.builtin():
-        paths.append(folder / f"{name}.md")
-        paths[-1].write_text(page(name, networks), encoding="utf-8")
-    return paths
