@@ -1,7 +1,8 @@
 """What a computation needs, by counting instead of measuring: exact, and the same on every machine and at every load.
 
 Peak memory is counted over every storage that torch allocates, from its first use to its end; it is blind to what the C
-library keeps. Floating-point operations are those of convolutions and matrix products as they are dispatched.
+library keeps. Floating-point operations are those of convolutions and matrix products as they are dispatched
+(:mod:`optimizers.counting`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+
+from optimizers.counting import multiply_adds
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
@@ -25,22 +27,7 @@ def peak_bytes(work: Callable[[], Any]) -> int:
 
 def flops(work: Callable[[], Any]) -> int:
     """Floating-point operations of all convolutions and matrix products in ``work()``, two for a multiply-add."""
-    with _Tally() as tally:
-        work()
-    return tally.total
-
-
-class _Tally(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=result)
-        return result
+    return 2 * multiply_adds(work, elementwise=False)
 
 
 class _Ledger(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with one clear error for whatever is wrong with them."""
+"""Files that are written whole or not at all, locks, and reading with one clear error for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import io
 import json
 import os
 import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 
@@ -22,7 +23,14 @@ PART = ".part"
 
 
 def write_atomic(path: Path, data: bytes, *, keep: Path | None = None) -> None:
-    """Replace `path` by `data`: a reader, or a crash, sees the old file or the new one, never a torn one.
+    """Replace `path` by `data`, see :func:`replacing`."""
+    with replacing(path, keep=keep) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """A file to write that becomes `path` when the block ends well: a reader, or a crash, never sees a torn one.
 
     The old file stays as `keep` where that is given. :class:`UserError` where the new one cannot be written: the old
     one is left as it was.
@@ -30,13 +38,8 @@ def write_atomic(path: Path, data: bytes, *, keep: Path | None = None) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
+        yield temporary
+        settle(temporary, path, keep=keep)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
@@ -44,6 +47,96 @@ def write_atomic(path: Path, data: bytes, *, keep: Path | None = None) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def settle(written: Path, path: Path, *, keep: Path | None = None) -> None:
+    """Give the finished file `written` its name `path`, once it is on the disk."""
+    with open(written, "rb+") as file:
+        os.fsync(file.fileno())
+    if keep is not None and path.exists():
+        os.replace(path, keep)
+    os.replace(written, path)
+
+
+def acquire(file: IO[str], *, wait: bool = False) -> bool:
+    """Take the advisory lock of an open `file`, held until it is closed; False if another process has it.
+
+    `wait`: until it is free. Where the platform has no such locks nobody is kept out, and every file stays whole still.
+    """
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, kind: str = "folder", advice: str = "choose another one") -> Iterator[None]:
+    """Hold `folder`, made where it is not, against other processes; what it is, and what to do if it cannot be held."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "a")  # noqa: SIM115  stays on disk: unlinking a held lock admits two
+    except OSError as error:
+        raise UserError(f"cannot write to the {kind} {folder} ({error.strerror}); {advice}") from error
+    with lock:
+        acquire(lock, wait=True)
+        yield
+
+
+def merge_rows(
+    path: Path,
+    fresh: pd.DataFrame,
+    key: Sequence[str],
+    *,
+    absent: Mapping[str, str] | None = None,
+    float_format: str | None = None,
+) -> pd.DataFrame:
+    """Put `fresh` into the CSV at `path` in place of the rows with the same `key`; the table that is there now.
+
+    All other rows stay as they were written, those of another process that does the same at this moment included.
+    `absent`: what a column of the key is taken for in a file from before it was there.
+    """
+    import pandas as pd
+
+    told = _texts(fresh.to_csv(index=False, float_format=float_format).encode())
+    with locked(path.parent):
+        old = keyed_rows(path, key, absent)
+        if old is not None:
+            named = set(zip(*(told[name] for name in key), strict=True))
+            stay = [each not in named for each in zip(*(old[name] for name in key), strict=True)]
+            told = pd.concat([old[stay], told], ignore_index=True).fillna("")
+        data = told.to_csv(index=False).encode()
+        write_atomic(path, data)
+    return parse_table(data)
+
+
+def keyed_rows(path: Path, key: Sequence[str], absent: Mapping[str, str] | None = None) -> pd.DataFrame | None:
+    """The CSV that :func:`merge_rows` adds to, every entry as its text; None where there is none."""
+    import pandas as pd
+
+    try:
+        rows = _texts(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable table ({str(error).splitlines()[0]}); move it away") from error
+    if not isinstance(rows.index, pd.RangeIndex):  # a row longer than the header
+        raise UserError(f"{path}: not a readable table (rows differ in length); move it away")
+    rows = rows.assign(**{name: value for name, value in (absent or {}).items() if name not in rows})
+    missing = [name for name in key if name not in rows]
+    if missing:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; move it away")
+    return rows
+
+
+def _texts(data: bytes) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
 
 
 def write_json(path: Path, value: Any) -> None:

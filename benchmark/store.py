@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from benchmark import schema_one
 from benchmark.errors import UserError
-from benchmark.files import PART, now, read_json, read_table, write_atomic, write_json
+from benchmark.files import PART, acquire, now, read_json, read_table, write_atomic, write_json
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class RunDirectory:
         """
         with self._open_lock() as lock:
             deadline = time.monotonic() + patience_s
-            while not _lock(lock):
+            while not acquire(lock):
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.path.name} is being run by another process; wait for it or stop it")
                 time.sleep(0.1)
@@ -313,19 +313,6 @@ def is_alive(path: Path) -> bool:
     """Whether a process holds the run at `path` right now."""
     try:
         with open(path / "run.lock") as lock:
-            return not _lock(lock)
+            return not acquire(lock)
     except OSError:
         return False
-
-
-def _lock(file: IO[str]) -> bool:
-    """Take the advisory lock of `file`, held until it is closed; False if another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # no advisory locks on this platform
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -9,8 +9,9 @@ the median, and ratios of medians. Times are of one task on the chosen device:
 * *evaluation*: K inner steps and the query set, no graph;
 * *episode*: drawing the images of a task from a data set in memory.
 
-Multiply-adds of the transform are the method's own count; floating-point operations of a meta-gradient are counted as
-they are dispatched, and set against the best large multiplication that this machine does in the same session.
+Multiply-adds of the transform and floating-point operations of a meta-gradient are counted as they are dispatched
+(:mod:`optimizers.counting`); the latter are set against the best large multiplication that this machine does in the
+same session.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmark.data.storage import ClassInfo
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from benchmark.peers import Job
 from optimizers.base import InnerOptimizer
+from optimizers.counting import step_multiply_adds
 
 SHORTEST_S = 0.1
 """Shorter works are repeated within a turn until a turn is about this long."""
@@ -101,7 +103,11 @@ def measure(
                 for work in works:
                     work.take_turn()
             peak_flops = operations / min(peak.seconds)
-            tables.append(_table(works, subjects, job, peak_flops, device, strategy).assign(clock=clock))
+            tables.append(
+                _table(works, subjects, job, peak_flops, device, strategy).assign(
+                    clock=clock, tasks=tasks, strategy=strategy
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -246,7 +252,7 @@ def counts(
     return {
         "parameters": sum(p.numel() for p in optimizer.start().values()),
         "meta_parameters": sum(p.numel() for p in optimizer.parameters()),
-        "multiply_adds": optimizer.step_multiply_adds(),
+        "multiply_adds": step_multiply_adds(optimizer, noise),
         "flops": flops(run),
         "peak_mib": peak_bytes(run) / 2**20,
     }

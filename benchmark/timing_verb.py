@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmark.errors import UserError
+from benchmark.files import keyed_rows, merge_rows
 from benchmark.flags import add_results, output
 
 if TYPE_CHECKING:
@@ -62,12 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the table of each size; write ``timing.csv`` to results and the figure ``cost`` to reports."""
+    """Print the table of each size; add it to ``timing.csv`` in results, and draw the figure ``cost`` in reports.
+
+    A row replaces that of the same method, size and conditions, all others stay. The figure shows every row of these
+    conditions.
+    """
     import torch
 
     import optimizers
     from benchmark import peers, timing
     from benchmark.environment import choose_device
+    from benchmark.report.findings import CONDITIONS, TIMING_ABSENT, TIMING_KEY
 
     for flag in ("shots", "steps", "rounds", "tasks", "threads"):
         value = getattr(arguments, flag)
@@ -83,6 +89,8 @@ def main(arguments: argparse.Namespace) -> int:
     jobs = [
         peers.Job(size, width, shots=arguments.shots, steps=arguments.steps) for size, width in _sizes(arguments.sizes)
     ]
+    path = arguments.results / "timing.csv"
+    keyed_rows(path, TIMING_KEY, TIMING_ABSENT)  # what cannot be added to is said before the work, not after it
     if arguments.peers:
         peers.installed()
     if arguments.threads:
@@ -101,10 +109,9 @@ def main(arguments: argparse.Namespace) -> int:
             on_turn=status.update,
         )
     show(table, console)
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    path = arguments.results / "timing.csv"
-    table.to_csv(path, index=False, float_format="%.6g")
-    for written in (path, *save(table, arguments.reports)):
+    whole = merge_rows(path, table, TIMING_KEY, absent=TIMING_ABSENT, float_format="%.6g")
+    alike = (whole[list(CONDITIONS)] == table.iloc[0][list(CONDITIONS)]).all(axis=1)
+    for written in (path, *save(whole[alike], arguments.reports)):
         console.print(str(written), highlight=False)
     return 0
 
@@ -152,15 +159,22 @@ def _columns(rows: pd.DataFrame, columns: dict[str, tuple[str, Callable[[float],
 
 def save(table: pd.DataFrame, folder: Path) -> list[Path]:
     """The figure ``cost``: meta-gradient and evaluation of one task by method, one panel for each size."""
+    from benchmark.report.figures import write
     from benchmark.report.style import styled
 
+    paths = [folder / "cost.png", folder / "cost.pdf"]
     with styled():
-        figure = _draw(table)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "cost.png", folder / "cost.pdf"]
-        figure.savefig(paths[0], metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None})
+        figure = _draw(table.sort_values("method", key=_places, kind="stable"))
+        for path in paths:
+            write(figure, path)
     return paths
+
+
+def _places(methods: pd.Series) -> pd.Series:
+    """The published order; all others, peers among them, behind it as they came."""
+    from benchmark.report.published import method_order
+
+    return methods.map(lambda method: method_order(method)[0])
 
 
 def _draw(table: pd.DataFrame) -> Figure:

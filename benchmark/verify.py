@@ -24,6 +24,7 @@ from benchmark.adapt import adapt, support_gradient
 from benchmark.assembly import load_trained
 from benchmark.errors import UserError
 from benchmark.evaluate import draw_noise, to_device
+from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
 from benchmark.recipes import FLOOR
 from benchmark.spec import RunSpec
@@ -160,27 +161,18 @@ def _measure(
 
 def write_geometry(rows: Sequence[Record], path: Path) -> None:
     """One row for each start and each checkpoint in the CSV at `path`; rows of other methods and runs are kept."""
+    shown = [row for row in rows if row.geometry is not None and (row.run or row.check == "start")]
     fresh = pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "run": row.run,
-                "stage": "trained" if row.run else "start",
-                "parameters": row.parameters,
-                **{each: getattr(row.geometry, each) for each in MEASURES},
-                "cosine": row.cosine,
-            }
-            for row in rows
-            if row.geometry is not None and (row.run or row.check == "start")
-        ]
+        {
+            "method": [row.method for row in shown],
+            "run": [row.run for row in shown],
+            "stage": ["trained" if row.run else "start" for row in shown],
+            "parameters": [row.parameters for row in shown],
+            **{each: [getattr(row.geometry, each) for row in shown] for each in MEASURES},
+            "cosine": [row.cosine for row in shown],
+        }
     )
-    if path.exists():
-        old = pd.read_csv(path, keep_default_na=False, na_values={each: [""] for each in (*MEASURES, "cosine")})
-        told = set(zip(fresh["method"], fresh["run"], fresh["stage"], strict=True))
-        stay = [each not in told for each in zip(old["method"], old["run"], old["stage"], strict=True)]
-        fresh = pd.concat([old[stay], fresh], ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh.to_csv(path, index=False)
+    merge_rows(path, fresh, ("method", "run", "stage"))
 
 
 def _geometry_table(rows: Sequence[Record]) -> Table:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.files import write_atomic
 from benchmark.flags import add_data_root, add_results, output
 
 
@@ -42,7 +43,6 @@ def main(arguments: argparse.Namespace) -> int:
     console.record = arguments.output is not None
     records = verify(methods, arguments.checkpoints, console=console, data_root=arguments.data_root, results=results)
     if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         text = f"$ {arguments.command_line}\n\n{console.export_text()}"
-        arguments.output.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
+        write_atomic(arguments.output, "".join(f"{line.rstrip()}\n" for line in text.splitlines()).encode())
     return 0 if all(record.passed for record in records) else 1

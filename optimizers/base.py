@@ -211,13 +211,6 @@ class InnerOptimizer(nn.Module):
         loss = getattr(self.network, "loss", F.cross_entropy)
         return loss(self.predict(params, x), y)
 
-    def step_multiply_adds(self) -> int:
-        """Multiply-adds of one :meth:`params` and one :meth:`step`, the network's own passes excluded.
-
-        Default: d, for α G.
-        """
-        return sum(value.numel() for value in self.start().values())
-
     def _select(self, adapt: str) -> tuple[str, ...]:
         names = self.adaptable()
         if adapt == "all":

@@ -90,13 +90,6 @@ class ModeLayer(nn.Module):
         [y] = chains([x], [[self.layer()]])
         return switched_on(y, self.bias)
 
-    def multiply_adds(self) -> int:
-        count, sizes, total = self.bias.shape[0], list(self.inputs), 0
-        for mode, o in enumerate(self.outputs):
-            total += math.prod(sizes) * o
-            sizes[mode] = o
-        return count * total
-
 
 class ModeMLP(nn.Module):
     """ReLU(ModeLayer) once for each step of `chain`: [G, *chain[0]] → [G, *chain[-1]]."""
@@ -231,12 +224,6 @@ class BlockIAF(nn.Module):
     def has_products_of_zeros(self) -> bool:
         """Whether a head started as a product of several mode matrices, all zero: none of them has a gradient."""
         return self.zero == "all" and any(len(cast(ModeLayer, head).weight) > 1 for head in self.heads.values())
-
-    def multiply_adds(self) -> int:
-        """Multiply-adds of one evaluation."""
-        layers = sum(layer.multiply_adds() for layer in self.modules() if isinstance(layer, ModeLayer))
-        links = sum(math.prod(link.weight.shape) for link in self.links if isinstance(link, nn.Linear))
-        return int(layers + links + sum(len(g) * math.prod(g.modes) for g in self.groups))
 
     def _decoder_inputs(self, stacks: Sequence[Tensor]) -> dict[str, Tensor]:
         """ReLU of what the links say to the tensors that are not in block 1: [G, *code] by group."""

@@ -68,17 +68,6 @@ class ConvexMap(nn.Module):
         ridge = self.log_weight.exp() * nn.functional.softplus(self._project(stacks) + self.bias)
         return torch.stack(quadratic).sum() + ridge.sum()
 
-    def multiply_adds(self) -> int:
-        """Multiply-adds of one evaluation."""
-        total = 0
-        for members in self.groups:
-            sizes, wide = list(members.modes), widths(members.modes)
-            total += len(members) * math.prod(sizes)
-            for mode, width in enumerate(wide):
-                total += 2 * len(members) * math.prod(sizes) * width  # there and back
-                sizes[mode] = width
-        return total
-
     def _diagonal(self) -> list[Tensor]:
         """D > 0, stacked like z."""
         parts = self.log_diagonal.exp().split(self.sizes)

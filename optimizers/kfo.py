@@ -102,15 +102,6 @@ class MetaKFO(InnerOptimizer):
             out |= members.split(u)
         return out
 
-    def step_multiply_adds(self) -> int:
-        total = super().step_multiply_adds()
-        layers = 5 if self.transform == "nonlinear" else 2
-        for members in self.groups:
-            numel = len(members) * int(torch.Size(members.modes).numel())
-            one = numel * layers * (sum(members.modes[-2:]) if len(members.modes) > 1 else members.modes[0] + 1)
-            total += 4 * one if self.adapting else one  # to adapt: forward, and two products for each in backward
-        return total
-
     @staticmethod
     def _inner(a: Params, b: Params) -> Tensor:
         return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()

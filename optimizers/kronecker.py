@@ -59,10 +59,3 @@ class MetaCurvature(InnerOptimizer):
     def step(self, state: State, grads: Params) -> State:
         update = self.precondition(grads)
         return {"phi": self.descend(state["phi"], update)}
-
-    def step_multiply_adds(self) -> int:
-        total = super().step_multiply_adds()
-        for members in self.groups:
-            size = len(members) * int(torch.Size(members.modes).numel())
-            total += size * (1 if len(members.modes) == 1 else sum(members.modes))
-        return total

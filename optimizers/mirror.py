@@ -38,9 +38,6 @@ class DualDescent(InnerOptimizer):
     def step(self, state: State, grads: Params) -> State:
         return {"z": self.descend(state["z"], grads)}
 
-    def step_multiply_adds(self) -> int:
-        return super().step_multiply_adds() + self.g.multiply_adds()  # type: ignore[operator]
-
 
 class MirrorDescent(DualDescent):
     """Mirror descent by a blockIAF whose every meta-parameter trains."""

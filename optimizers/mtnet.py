@@ -96,9 +96,6 @@ class MTNet(InnerOptimizer):
             phi[name] = value.sub(update, alpha=self.alpha)
         return {"phi": phi, "mask": state["mask"]}
 
-    def step_multiply_adds(self) -> int:
-        return (2 if self.logit is not None else 1) * super().step_multiply_adds()
-
     def _layers(self) -> list[str]:
         kinds = (nn.Conv2d, nn.Linear)
         return [n for n, m in self.network.named_modules() if isinstance(m, kinds) and not n.startswith("inserted.")]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from torch import nn
 
 from optimizers import registry
 from optimizers.base import COMMON_OPTIONS
+from optimizers.counting import step_multiply_adds
+
+COUNTED = (
+    "Multiply-adds are those of the update itself, counted as it runs (`optimizers/counting.py`); "
+    "the network's own passes are not counted."
+)
 
 
 def option_rows(name: str) -> list[tuple[str, str, str]]:
@@ -22,7 +27,7 @@ def sizes(name: str, network: Callable[[], nn.Module]) -> tuple[int, int, int]:
     bare = network()
     own = sum(p.numel() for p in bare.parameters())
     optimizer = registry.create(name, bare)
-    return own, sum(p.numel() for p in optimizer.parameters()) - own, optimizer.step_multiply_adds()
+    return own, sum(p.numel() for p in optimizer.parameters()) - own, step_multiply_adds(optimizer)
 
 
 def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> str:
@@ -51,15 +56,5 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     lines += ["|---|--:|--:|--:|"]
     for description, network in networks:
         lines.append("| " + " | ".join([description, *(f"{n:,}" for n in sizes(name, network))]) + " |")
-    lines += ["", "Multiply-adds are those of the update itself; the network's own passes are not counted."]
+    lines += ["", COUNTED]
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def write(folder: Path, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> list[Path]:
-    """Write the page of every built-in method into `folder`; the paths."""
-    networks = list(networks)
-    paths = []
-    for name in registry.builtin():
-        paths.append(folder / f"{name}.md")
-        paths[-1].write_text(page(name, networks), encoding="utf-8")
-    return paths

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmark.data.storage import locked
+from benchmark.data.storage import held
 from benchmark.errors import UserError, nearest
+from benchmark.files import settle
 
 TIMEOUT_S = 30
 _BLOCK = 1 << 18
@@ -49,7 +49,7 @@ def fetched(name: str, root: Path, progress: Progress | None = None) -> Iterator
     """The downloaded file, or the folder of several; removed when the block ends well, kept to go on with when not."""
     files = addresses(name)
     folder = root / ".downloads" / Path(next(iter(files))).stem
-    with locked(folder):
+    with held(folder):
         for file, (url, md5) in files.items():
             download(url, folder / file, md5, progress)
         yield folder if len(files) > 1 else folder / next(iter(files))
@@ -66,7 +66,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None) -
     if found != md5:
         part.unlink()
         raise UserError(f"{url} has checksum {found}, expected {md5}: a wrong or damaged file; removed, fetch again")
-    os.replace(part, path)
+    settle(part, path)
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:

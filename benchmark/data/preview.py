@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from benchmark.data.episodes import Batch, class_names, sample
 from benchmark.data.sine import INPUT, sine_tasks
 from benchmark.data.storage import Dataset
-from benchmark.errors import UserError
+from benchmark.files import write_atomic
 
 _CELL_IN = 0.62  # side of an image
 _LABEL_IN = 2.0
@@ -30,10 +31,9 @@ def contact_sheet(
         names = class_names(dataset, split, ways, shots, query, seed, indices)
         figure = _images(batch, names, shots, query, Figure)
     figure.suptitle(f"{dataset.name}, {split}: support | query", fontsize=10)
-    try:
-        figure.savefig(output, format="png", dpi=max(100, round(dataset.image_shape[-1] / _CELL_IN)))
-    except OSError as error:
-        raise UserError(f"cannot write {output} ({error.strerror}); choose another --output") from error
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=max(100, round(dataset.image_shape[-1] / _CELL_IN)))
+    write_atomic(output, drawn.getvalue())
 
 
 def _images(batch: Batch, names: list[list[str]], shots: int, query: int, figure_type: Any) -> Any:

@@ -22,11 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from benchmark.errors import UserError
-
-try:  # POSIX; elsewhere imports of the same set are not kept apart, but each stays whole
-    import fcntl
-except ImportError:  # pragma: no cover
-    fcntl = None  # type: ignore[assignment]
+from benchmark.files import locked, settle, write_atomic
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -76,27 +72,16 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "inner-optimizer-benchmark"
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where it is not, against other processes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the data folder {folder} ({error.strerror}); choose one by --data-root or $BENCHMARK_DATA"
-        ) from error
-    with lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def held(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a folder of data, made where it is not, against other processes."""
+    return locked(folder, kind="data folder", advice="choose one by --data-root or $BENCHMARK_DATA")
 
 
 @contextlib.contextmanager
 def writing(root: Path, name: str) -> Iterator[Path]:
     """The folder of ``name``, held by this process alone; what an interrupted import left in it is removed first."""
     folder = root / name
-    with locked(folder):
+    with held(folder):
         for stale in folder.glob("*.part"):
             stale.unlink(missing_ok=True)
         yield folder
@@ -140,10 +125,9 @@ class ArrayWriter:
         self._file.truncate(_HEADER + kept * self.bytes)
         self._file.seek(0)
         self._file.write(_npy_header((kept, *self.image_shape)))
-        os.fsync(self._file.fileno())
         self._file.close()
         final = self.folder / f"images-{digest.hexdigest()[:16]}.npy"
-        os.replace(self.path, final)
+        settle(self.path, final)
         return digest.hexdigest(), final
 
     def abort(self) -> None:
@@ -184,12 +168,8 @@ def write_index(folder: Path, name: str, array: Path, pixels: str, classes: Sequ
         for c in classes
     ]
     index = {"schema": SCHEMA, "name": name, "hash": set_hash(pixels, classes), "array": array.name}
-    part = folder / "index.json.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(index | rest | {"classes": listed}, file, ensure_ascii=False, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / "index.json")
+    text = json.dumps(index | rest | {"classes": listed}, ensure_ascii=False, separators=(",", ":"))
+    write_atomic(folder / "index.json", text.encode())
     for old in folder.glob("images-*.npy"):
         if old != array:
             old.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -17,16 +18,21 @@ from benchmark.report import pairs, words
 from benchmark.report.cell import Cell
 from benchmark.report.cli import readable
 from benchmark.report.group import Group, group_runs
+from benchmark.statistics import Interval
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """a against b at one place; `names` as they are printed, `row` as in pairs.csv, None without a common task."""
+    """a against b at one place; `names` as they are printed, `row` as in pairs.csv, None without a common task.
+
+    `scores` are over the tasks that both have a finite result on, so that their means differ by ``row["difference"]``.
+    """
 
     where: str
     names: tuple[str, str]
     cells: tuple[Cell, Cell]
     row: pd.Series | None
+    scores: tuple[Interval, Interval]
 
 
 def compare(a: str, b: str, results: Path) -> list[Comparison]:
@@ -98,7 +104,21 @@ def _folders(a: Path, b: Path) -> Iterator[Comparison]:
 def _comparison(group: Group, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
     record = pairs.compare(group, a, b)
     where = f"{group.ways}-way {a.shots}-shot {group.title}, {group.recipe} recipe"
-    return Comparison(where, names, (a, b), None if record is None else pd.Series(record, dtype=object))
+    row = None if record is None else pd.Series(record, dtype=object)
+    return Comparison(where, names, (a, b), row, common_scores(a, b))
+
+
+def common_scores(a: Cell, b: Cell) -> tuple[Interval, Interval]:
+    """Scores over the (seed, task)s on which both are finite, their half-widths those of one seed as in a table."""
+    left, right = a.by_task.align(b.by_task, join="inner")
+    kept = np.isfinite(left) & np.isfinite(right)
+    return _score(left[kept]), _score(right[kept])
+
+
+def _score(values: pd.Series) -> Interval:
+    halves = np.array([statistics.task_interval(seed).half for _, seed in values.groupby(level="seed")])
+    whole = statistics.task_interval(values)
+    return dataclasses.replace(whole, half=float(np.sqrt(np.mean(halves**2))) if len(halves) else math.nan)
 
 
 def show(found: Sequence[Comparison], console: Console) -> None:
@@ -111,12 +131,18 @@ def show(found: Sequence[Comparison], console: Console) -> None:
 
 def lines(each: Comparison) -> Iterator[str]:
     """What there is to say of one comparison."""
-    for name, cell in zip(each.names, each.cells, strict=True):
-        yield f"{name}: {words.text(cell)}"
     row = each.row
     if row is None or not row["tasks"]:
+        for name, cell in zip(each.names, each.cells, strict=True):
+            yield f"{name}: {words.text(cell)}"
         yield "no task that both have a finite result on: nothing to compare"
     else:
+        for name, cell, score in zip(each.names, each.cells, each.scores, strict=True):
+            yield f"{name}: {words.text(cell, score=score)}"
+        finite = [int(np.isfinite(cell.by_task).sum()) for cell in each.cells]
+        if max(finite) > row["tasks"]:
+            have = " and ".join(f"{count:,}" for count in finite)
+            yield f"means over the {row['tasks']:,} tasks that both have a finite result on, of {have}"
         unit = "" if row["lower_is_better"] else " points"
         yield (
             f"difference {row['difference']:+.2f}{unit}, 95 % bootstrap [{row['low']:+.2f}, {row['high']:+.2f}], "

@@ -10,8 +10,6 @@ Levels
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
+from benchmark.files import replacing
 from benchmark.report.cell import TRACES, trace
 from benchmark.report.group import group_runs
 from benchmark.store import Run
@@ -123,19 +122,14 @@ def write(table: pd.DataFrame, path: Path) -> None:
     suffix = next((each for each in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(each)), None)
     if suffix is None:
         raise UserError(f"{path}: cannot tell the form; end the name in {', '.join(SUFFIXES)}")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         if suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
+            try:
+                table.to_parquet(temporary, index=False)
+            except ImportError:
+                raise UserError(
+                    f"{path}: Parquet needs pyarrow (pip install pyarrow); or end the name in .csv.gz"
+                ) from None
         else:
             compression: Any = {"method": "gzip", "mtime": 0} if suffix == ".csv.gz" else None
             table.to_csv(temporary, index=False, compression=compression)
-        os.replace(temporary, path)
-    except ImportError:
-        raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or end the name in .csv.gz") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.files import write_atomic
 from benchmark.report.cell import Cell
 from benchmark.report.group import Group
 from benchmark.report.style import GUIDE, Look, looks
@@ -55,16 +57,22 @@ def stem(kind: str, group: Group, shots: int) -> str:
 
 def save(drawing: Drawing, folder: Path) -> list[Path]:
     """Write the figure in every format, without dates, so that the same results give the same files."""
-    folder.mkdir(parents=True, exist_ok=True)
     drawing.figure.draw_without_rendering()
     drawing.figure.set_layout_engine("none")  # laid out once, not once for each format
     written = []
     for extension in FORMATS:
-        path = folder / f"{drawing.stem}.{extension}"
-        metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}, "svg": {"Date": None}}
-        drawing.figure.savefig(path, metadata=metadata[extension])
-        written.append(path)
+        written.append(folder / f"{drawing.stem}.{extension}")
+        write(drawing.figure, written[-1])
     return written
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write `figure` in the form that the name's ending says, without a date or a program's name."""
+    kind = path.suffix[1:]
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}, "svg": {"Date": None}}
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, metadata=metadata[kind])
+    write_atomic(path, drawn.getvalue())
 
 
 def name_lines(axes: Sequence[Axes], labels: Sequence[str]) -> None:

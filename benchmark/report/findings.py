@@ -8,9 +8,9 @@ optional: a report without them says that there is no evidence. Columns that are
     parameters (d); least and greatest (eigenvalues of the symmetric part of the Jacobian J); residual (how far the
     least may be off); asymmetry ‖J − Jᵀ‖/2‖J‖; condition; cosine (between update and negative gradient).
 
-``timing.csv``: one row for each method and size.
+``timing.csv``: one row for each method, size and set of conditions.
     method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
-    step, the network's own passes excluded); meta_parameters; peak_mib; device.
+    step, the network's own passes excluded); meta_parameters; peak_mib; and the :data:`CONDITIONS` it was timed under.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ GEOMETRY = {
 TIMING = {
     "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",
     "transform_ms": "float", "meta_gradient_ms": "float", "multiply_adds": "float", "meta_parameters": "float",
-    "peak_mib": "float", "device": "str",
+    "peak_mib": "float", "shots": "str", "queries": "str", "steps": "str", "tasks": "str", "strategy": "str",
+    "threads": "str", "device": "str", "clock": "str",
 }  # fmt: skip
+CONDITIONS = ("shots", "queries", "steps", "tasks", "strategy", "threads", "device", "clock")
+"""Times under other conditions do not compare."""
+TIMING_KEY = ("method", "channels", "image_size", *CONDITIONS)
+"""What a row is a measurement of."""
+TIMING_ABSENT = {"tasks": "1", "strategy": "auto"}
+"""The defaults of ``time``, for files from before these were written."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,17 @@ class Findings:
 
     @property
     def step_cost(self) -> pd.Series:
-        """Milliseconds of one inner step by method, mean over sizes; empty without timing."""
+        """Milliseconds of one inner step by method, mean over sizes; empty without timing.
+
+        Like for like: under the conditions, and at the sizes, at which most methods were timed.
+        """
         known = self.timing.dropna(subset=["adapt_step_ms"])
+        if len(known):
+            conditions = known[list(CONDITIONS)].fillna("").agg("|".join, axis=1)
+            methods = known.groupby(conditions)["method"].transform("nunique")
+            known = known[conditions == conditions[methods.idxmax()]]
+            methods = known.groupby(["channels", "image_size"], dropna=False)["method"].transform("nunique")
+            known = known[methods == methods.max()]
         return known.groupby("method")["adapt_step_ms"].mean()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from benchmark import statistics
 from benchmark.report.cell import Cell
+from benchmark.statistics import Interval
 
 NONE = "–"
 """What a place without a number shows."""
@@ -33,8 +34,11 @@ def remarks(cell: Cell, seeds: int = 1) -> str:
     return ", ".join(parts)
 
 
-def text(cell: Cell | None, seeds: int = 1) -> str:
-    """One cell in words: the score with its interval over tasks, or why there is none. See :func:`remarks`."""
+def text(cell: Cell | None, seeds: int = 1, score: Interval | None = None) -> str:
+    """One cell in words: the score with its interval over tasks, or why there is none. See :func:`remarks`.
+
+    `score`: in place of the cell's own, where only some of its tasks count.
+    """
     if cell is None:
         return NONE
     if cell.score is None:
@@ -42,7 +46,8 @@ def text(cell: Cell | None, seeds: int = 1) -> str:
             return "diverged" if len(cell.runs) == 1 else f"diverged ({cell.diverged} of {len(cell.runs)})"
         return "oom" if all(run.state == "oom" for run in cell.runs) else cell.runs[0].state
     note = remarks(cell, seeds)
-    return plus_minus(cell.score.mean, cell.score.half) + (f" ({note})" if note else "")
+    score = score or cell.score
+    return plus_minus(score.mean, score.half) + (f" ({note})" if note else "")
 
 
 def over_seeds(cell: Cell) -> str:

@@ -54,6 +54,45 @@ def test_table_files_and_figure(tmp_path, capsys):
     assert set(read.step_cost.index) >= {"maml", "md"}
 
 
+def test_rows_of_other_measurements_stay(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(timing_verb, "save", lambda table, folder: drawn.append(table) or [])
+    path = tmp_path / "timing.csv"
+
+    def time(*words):
+        words = (*words, "--rounds", "1", "--steps", "1", "--results", str(tmp_path))
+        assert timing_verb.main(arguments(*words)) == 0
+        return path.read_text().splitlines()
+
+    first = time("--methods", "gd,metasgd", "--sizes", "16:4")
+    again = time("--methods", "metasgd", "--sizes", "16:4")
+    assert [line.partition(",")[0] for line in again] == ["method", "maml", "metasgd"]
+    assert again[1] == first[1]  # to the last digit
+    assert again[2] != first[2]
+    assert drawn[-1]["method"].tolist() == ["maml", "metasgd"]
+    other = time("--methods", "metasgd", "--sizes", "16:4", "--shots", "2")
+    assert other[:3] == again
+    assert len(other) == 4
+    assert drawn[-1]["method"].tolist() == ["metasgd"]  # other shots do not compare
+    assert len(time("--methods", "metasgd", "--sizes", "16:2,16:4", "--clock", "cpu")) == 6
+
+
+def test_a_table_from_before_tasks_were_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing_verb, "save", lambda table, folder: [])
+    words = ("--methods", "gd", "--sizes", "16:4", "--rounds", "1", "--steps", "1", "--results", str(tmp_path))
+    path = tmp_path / "timing.csv"
+    timing_verb.main(arguments(*words))
+    pd.read_csv(path).drop(columns=["tasks", "strategy"]).to_csv(path, index=False)
+    timing_verb.main(arguments(*words))
+    assert len(pd.read_csv(path)) == 1
+    timing_verb.main(arguments(*words, "--tasks", "2"))
+    assert pd.read_csv(path)["tasks"].tolist() == [1, 2]
+    path.write_text("a,b\n1,2\n")
+    monkeypatch.setattr(timing, "measure", None)  # is not even begun
+    with pytest.raises(UserError, match=r"timing.csv: has no column method, .*; move it away"):
+        timing_verb.main(arguments(*words))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -230,6 +230,19 @@ def test_findings_say_what_is_wrong_with_a_file(results):
         findings.read(results)
 
 
+def test_step_cost_compares_like_with_like(results):
+    """Mean over the sizes that most methods were timed at, under the conditions that most were timed under."""
+    rows = [
+        {"method": method, "channels": width, "image_size": 28, "adapt_step_ms": ms, "threads": 1, "clock": "wall"}
+        for method, width, ms in (("maml", 32, 2.0), ("maml", 64, 4.0), ("md", 32, 3.0), ("md", 64, 6.0))
+    ]
+    write_csv(results / "timing.csv", rows)
+    assert findings.read(results).step_cost.to_dict() == {"maml": 3.0, "md": 4.5}
+    other = [rows[2] | {"threads": 8, "adapt_step_ms": 0.5}, rows[2] | {"image_size": 84, "adapt_step_ms": 90.0}]
+    write_csv(results / "timing.csv", other + rows)
+    assert findings.read(results).step_cost.to_dict() == {"maml": 3.0, "md": 4.5}
+
+
 def test_growth():
     assert findings.growth([1, 10, 100], [2, 20, 200]) == pytest.approx(1.0)
     assert findings.growth([4, 16], [8, 64]) == pytest.approx(1.5)

@@ -49,6 +49,44 @@ def test_compare_two_methods(add_run, results):
     assert ratios(*one.cells)["meta-parameters"] == pytest.approx(1 / 3)
 
 
+def test_compared_means_subtract(add_run, results):
+    """MAML on 50 tasks, 60 % over all of them and 50 % over the first 40; MD on these 40, one of them diverged."""
+    add_run("maml", accuracy=np.repeat([0.5, 1.0], [40, 10]))
+    add_run("md", accuracy=[np.nan, *np.tile([0.5, 0.7], 19), 0.6], nll=[np.nan, *[1.2] * 39])
+    text = said(cli.compare, a="md", b="maml", results=results)
+    half = 100 * 1.96 * 0.1 * np.sqrt(38 / 39) / np.sqrt(39)  # 38 tasks are 0.1 off the mean, one is 0
+    assert f"MD: 60.00 ± {half:.2f} (diverged on 1 of 40 tasks)" in text
+    assert "MAML: 50.00 ± 0.00\n" in text
+    assert "means over the 39 tasks that both have a finite result on, of 39 and 50" in text
+    assert "difference +10.00 points" in text
+
+
+def test_compared_means_subtract_over_seeds(add_run, results):
+    """Seed 1 counts twice as much as seed 0 in the difference, so it does in the means."""
+    add_run("maml", seed=0, accuracy=np.tile([0.4, 0.6], 10))
+    add_run("maml", seed=1, accuracy=np.tile([0.2, 0.4], 20))
+    add_run("maml", seed=2, accuracy=np.full(20, 0.9))
+    add_run("md", seed=0, accuracy=np.full(20, 0.8))
+    add_run("md", seed=1, accuracy=np.full(40, 0.5))
+    text = said(cli.compare, a="md", b="maml", results=results)
+    half = 100 * 1.96 * 0.1 * np.sqrt((1 / 20 + 1 / 40) / 2)
+    assert f"MAML: 36.67 ± {half:.2f} (3 seeds)" in text
+    assert "MD: 60.00 ± 0.00 (2 seeds)" in text
+    assert "difference +23.33 points" in text
+    assert "means over the 60 tasks that both have a finite result on, of 60 and 80" in text
+
+
+def test_equal_tasks_need_no_word_and_print_the_score_of_the_table(add_run, results):
+    for seed in (0, 1):
+        add_run("maml", seed=seed, tasks=50)
+        add_run("md", seed=seed, tasks=50, mean=0.6)
+    (found,) = compare("md", "maml", results)
+    text = said(cli.compare, a="md", b="maml", results=results)
+    assert "means over" not in text
+    for name, cell in zip(found.names, found.cells, strict=True):
+        assert f"{name}: {cell.score.mean:.2f} ± {cell.score.half:.2f} (2 seeds)" in text
+
+
 def test_compare_two_folders(tmp_path):
     for name, mean in (("before", 0.5), ("after", 0.5)):
         build_run(tmp_path / name, "maml", mean=mean)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from benchmark.errors import UserError
 from benchmark.spec import RunSpec
 from benchmark.store import RunDirectory, is_alive, load_runs
+from benchmark.verify import write_geometry
+from benchmark.verify_derivatives import Record
+from optimizers.geometry import Geometry
 from tests.robustness.helpers import GLYPHS, TINY, execute, execute_all, numbers, state, tiny
 
 
@@ -44,6 +49,28 @@ def test_many_launches_at_once_into_one_folder(count: int, tmp_path: Path) -> No
     for spec in specs[::3]:
         execute(tmp_path / "alone", spec)
         assert numbers(tmp_path / spec.name) == numbers(tmp_path / "alone" / spec.name)
+
+
+def _measure(path: Path, name: str, barrier: object) -> None:
+    record = Record(name, "trained", True, "", geometry=Geometry(1.0, 1.0, 0.0, 0.0, 1.0), cosine=1.0)
+    barrier.wait(300)  # type: ignore[attr-defined]
+    for number in range(30):
+        write_geometry([dataclasses.replace(record, run=f"{name}-{number}")], path)
+
+
+def test_two_processes_that_add_to_one_table_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.robustness.helpers"])
+    path, barrier = tmp_path / "deep" / "geometry.csv", context.Barrier(2)
+    processes = [context.Process(target=_measure, args=(path, name, barrier)) for name in ("md", "maml")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    rows = pd.read_csv(path)
+    assert sorted(rows["run"]) == sorted(f"{name}-{number}" for name in ("md", "maml") for number in range(30))
+    assert (rows["least"] == 1).all()
 
 
 def test_the_same_run_twice_one_works_and_the_other_says_so(unbroken: Path, tmp_path: Path) -> None:
