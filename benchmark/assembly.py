@@ -28,7 +28,10 @@ def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device) -> In
 
 def check(spec: RunSpec, dataset: data.Dataset) -> None:
     """Raise :class:`UserError` now for what would fail in the middle of a run."""
-    for split, query in (("train", spec.query_train), ("val", spec.query_test), ("test", spec.query_test)):
+    splits = {"test": spec.query_test} if spec.tasks else {}
+    if spec.method != FLOOR:
+        splits |= {"train": spec.query_train, "val": spec.query_test}
+    for split, query in splits.items():
         episodes.check(dataset, split, spec.ways, spec.shots, query)
     if spec.method == FLOOR:
         return

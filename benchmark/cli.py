@@ -18,7 +18,7 @@ from rich.console import Console
 
 import benchmark
 from benchmark import flags as flags_
-from benchmark import run_verb, show_verbs, timing_verb, verify_verb
+from benchmark import run_verb, show_verbs, study_verb, timing_verb, tune_verb, verify_verb
 from benchmark.data import cli as data_cli
 from benchmark.errors import UserError, nearest
 from benchmark.report import cli as report_cli
@@ -108,6 +108,8 @@ def _parser() -> Parser:
         return made
 
     run_verb.add_arguments(verb("run", "meta-train methods, then measure them on new tasks", run_verb.main))
+    tune_verb.add_arguments(verb("tune", "choose step sizes alike for all methods, by meta-validation", tune_verb.main))
+    study_verb.add_arguments(verb("study", "tune, run and report what a study file says", study_verb.main))
     for name, text in READING.items():
         flags, act = getattr(report_cli, f"add_{name}_arguments"), getattr(report_cli, name)
         flags(verb(name, text, functools.partial(_with_output, act)))

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from benchmark.errors import UserError
 
+RESULTS = Path("results")
 
-def add_results(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+def add_results(parser: argparse._ActionsContainer, default: Path = RESULTS) -> None:
+    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=f"default: {default}")
 
 
 def add_data_root(parser: argparse._ActionsContainer) -> None:

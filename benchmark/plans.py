@@ -9,22 +9,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
 from rich.console import Console
 
-from benchmark import parallel
+from benchmark import parallel, store
 from benchmark.allocator import keep_large_buffers
 from benchmark.assembly import is_out_of_memory
 from benchmark.errors import UserError
 from benchmark.parallel import Group
 from benchmark.progress import Reporter
-from benchmark.runner import Agreed, Context, execute
+from benchmark.runner import Agreed, Context, due, execute
 from benchmark.spec import RunSpec
 from benchmark.stopping import Interrupted, Stop
 from benchmark.store import RunDirectory
 from benchmark.train import Diverged
+
+POLL_S = 1.0
+"""How often it is looked whether a run is still held by another process."""
 
 HINT = "; try --recompute, fewer --channels, or fewer tasks at once (--meta-batch, --strategy loop)"
 
@@ -103,6 +107,37 @@ def launch_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, dev
             if parallel.under_torchrun():
                 raise UserError(f"{failure}; start the same command again for the rest of the plan") from failure
     return states
+
+
+def share_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, device: torch.device) -> dict[str, str]:
+    """:func:`launch_plan` of a ``shared`` context, beside other processes that carry out the same specs.
+
+    What is done needs no worker. A run that another process holds is left to it and come back to at the end: it is done
+    by then, or taken up from its checkpoint where that process was killed.
+    """
+    if parallel.under_torchrun():
+        raise UserError("tune and study start their own workers; start them without torchrun")
+    states: dict[str, str] = {}
+    left = [spec for spec in specs if not _done(spec, context, states)]
+    while left:
+        states |= launch_plan(left, context, workers=workers, device=device)
+        left = [spec for spec in left if states[spec.name] == "held"]
+        if left:
+            names = ", ".join(spec.name for spec in left)
+            Reporter(Console(stderr=True)).note(f"waiting for what another process holds: {names}")
+        while left and all(store.is_alive(context.results / spec.name) for spec in left):
+            time.sleep(POLL_S)
+        left = [spec for spec in left if not _done(spec, context, states)]
+    return {spec.name: states[spec.name] for spec in specs}
+
+
+def _done(spec: RunSpec, context: Context, states: dict[str, str]) -> bool:
+    """Whether the run has its result, whose state is then noted. One that cannot be read is for `execute` to judge."""
+    with contextlib.suppress(UserError):
+        if due(spec, context.results) == "done":
+            states[spec.name] = store.load_run(context.results / spec.name).state
+            return True
+    return False
 
 
 def _record_failure(directory: RunDirectory, state: str, message: str) -> None:

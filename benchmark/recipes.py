@@ -4,7 +4,7 @@ Two recipes for every method. *controlled*: one network, one meta-optimizer, one
 that only the lower-level optimizer differs; its values depend on the data set, never on the method. *published*: what
 each method's authors ran, width, meta-optimizer, schedule and protocol included, so that a row can be held against the
 number in its paper. A *preset* sizes the controlled recipe: ``quick`` for a laptop, ``paper`` for the budget that the
-published rows had.
+published rows had. *Tuned* is the controlled recipe with what :mod:`benchmark.tune` chose for each method.
 
 All step sizes are for the *mean* support loss. Code that divides a summed cross-entropy by the shots, as MAML's does,
 has an inner gradient `ways` times as large: its 0.01 is 0.05 here in 5-way tasks.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.errors import UserError, nearest
-from benchmark.spec import RunSpec, Value
+from benchmark.spec import RECIPES, RunSpec, Value
 
 PRESETS = ("quick", "paper")
 FLOOR = "pixels"
@@ -150,7 +150,7 @@ PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run wit
 
 def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> Recipe:
     """The recipe `name` of `method` on `dataset`; the general one (``*``) where the data set has none of its own."""
-    if name == "controlled":
+    if name in ("controlled", "tuned"):
         if preset not in CONTROLLED:
             raise UserError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; expected {' or '.join(PRESETS)}")
         table = CONTROLLED[preset]
@@ -159,8 +159,7 @@ def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str =
             raise UserError(f"{method} has no published recipe; use --recipe controlled")
         table = PUBLISHED[method]
     else:
-        raise UserError(f"unknown recipe {name!r}{nearest(name, ('controlled', 'published'))}; "
-                        "expected controlled or published")  # fmt: skip
+        raise UserError(f"unknown recipe {name!r}{nearest(name, RECIPES)}; expected one of {', '.join(RECIPES)}")
     return table.get(dataset, table["*"])
 
 

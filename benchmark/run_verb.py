@@ -10,19 +10,25 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from benchmark import recipes, store
+from benchmark import recipes, store, tune
 from benchmark.errors import UserError, nearest
-from benchmark.flags import add_data_root, add_results, integers, output
+from benchmark.flags import RESULTS, add_data_root, add_results, integers, output
 from benchmark.spec import RECIPES, RunSpec
 
-LISTED = ("method", "options", "shots", "seed")
-"""Knobs that ``run`` takes as lists, under flags of their own."""
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark import runner
+
+LISTED = ("method", "options", "shots", "seed", "recipe")
+"""Knobs with flags of their own, or none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="controlled",
         metavar="|".join(RECIPES),
-        help="one setting for all, or each method's own; default: controlled",
+        help="one setting for all, each method's own, or what was tuned for it; default: controlled",
     )
     parser.add_argument(
-        "--preset",
-        default=None,
-        metavar="|".join(recipes.PRESETS),
-        help="size of the controlled recipe; default: quick",
+        "--tuning",
+        type=lambda text: tune.load(Path(text)),
+        metavar="DIR",
+        help="where tune wrote the values of the recipe tuned",
     )
     parser.add_argument(
         "--option",
@@ -48,9 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[METHOD.]KEY=VALUE",
         help="an option of one method, or of every method; repeatable",
     )
+    add_knobs(parser)
+    add_where(parser)
+
+
+def add_knobs(parser: argparse.ArgumentParser, *, left_out: Sequence[str] = ()) -> None:
+    """A preset, and a flag for every knob but those `left_out`."""
+    parser.add_argument(
+        "--preset",
+        default=None,
+        metavar="|".join(recipes.PRESETS),
+        help="size of the controlled recipe; default: quick",
+    )
     knobs = parser.add_argument_group("knobs (default: the recipe's)")
     for knob in dataclasses.fields(RunSpec):
-        if knob.name not in (*LISTED, "recipe"):
+        if knob.name not in (*LISTED, *left_out):
             knobs.add_argument(
                 f"--{knob.name.replace('_', '-')}",
                 type=_value(knob),
@@ -58,8 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 metavar=str(knob.type).upper(),
                 help=knob.metadata["help"],
             )
+
+
+def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> None:
+    """Where results and data lie, and how runs execute."""
     where = parser.add_argument_group("where")
-    add_results(where)
+    add_results(where, results)
     add_data_root(where)
     where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …; default: auto")
     where.add_argument("--strategy", default="auto", metavar="loop|vmap|auto", help="how tasks are batched")
@@ -78,6 +100,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
+def knobs_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The knobs that flags of :func:`add_knobs` give."""
+    names = (knob.name for knob in dataclasses.fields(RunSpec) if knob.name not in LISTED)
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+
+
+def methods_named(words: Sequence[str], where: str = "--methods") -> list[str]:
+    """Registry names of the methods, each once, in the order given; ``all`` is every one."""
+    import optimizers
+
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise UserError(f"{where} is empty; name some, or all")
+    known = optimizers.available()
+    try:
+        named = known if "all" in words else [optimizers.resolve(word) for word in words if word != recipes.FLOOR]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not named:
+        raise UserError(f"{recipes.FLOOR} is measured beside every method and is none itself; name a method in {where}")
+    return list(dict.fromkeys(named))
+
+
 def _value(knob: dataclasses.Field) -> Callable[[str], Any]:
     kind = {"int": int, "float": float, "str": str}[str(knob.type)]
 
@@ -93,28 +138,10 @@ def _value(knob: dataclasses.Field) -> Callable[[str], Any]:
 
 def plan(arguments: argparse.Namespace) -> list[RunSpec]:
     """The runs that the flags of ``run`` describe, methods in the order given; the floor is :func:`with_floor`'s."""
-    import optimizers
-
-    overrides = {}
-    for knob in dataclasses.fields(RunSpec):
-        value = getattr(arguments, knob.name, None)
-        if value is not None and knob.name not in (*LISTED, "recipe"):
-            overrides[knob.name] = value
+    overrides = knobs_given(arguments)
     dataset = overrides.get("dataset", "glyphs")
-    methods = [word.strip() for word in arguments.methods.split(",") if word.strip()]
-    if not methods:
-        raise UserError("--methods is empty; name some, or all")
-    known = optimizers.available()
-    if "all" in methods:
-        methods = known
-    try:
-        methods = list(dict.fromkeys(optimizers.resolve(word) for word in methods if word != recipes.FLOOR))
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if not methods:
-        raise UserError(
-            f"{recipes.FLOOR} is measured beside every method and is none itself; name a method in --methods"
-        )
+    methods = methods_named(arguments.methods.split(","))
+    tuned = _tuned_values(arguments, methods, overrides)
     if arguments.preset and arguments.recipe == "published":
         raise UserError("--preset sizes the controlled recipe; the published one has its own sizes, so leave it out")
     options = _method_options(arguments.option, methods)
@@ -122,7 +149,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
     for seed in arguments.seeds:
         for shots in arguments.shots:
             for method in methods:
-                chosen = overrides | {"seed": seed, "options": options.get(method, {})}
+                chosen = overrides | tuned[method] | {"seed": seed, "options": options.get(method, {})}
                 specs.append(
                     recipes.resolve(
                         method,
@@ -140,8 +167,23 @@ def with_floor(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """`specs`, each preceded by the floor run of its protocol where none of those before has it."""
     found: dict[RunSpec, None] = {}
     for spec in specs:
-        found |= {recipes.floor(spec): None, spec: None}
+        found |= ({recipes.floor(spec): None} if spec.tasks else {}) | {spec: None}
     return list(found)
+
+
+def _tuned_values(
+    arguments: argparse.Namespace, methods: Sequence[str], overrides: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """By method: what its tuning chose; nothing for the other recipes."""
+    tuning: tune.Tuning | None = arguments.tuning
+    if (tuning is not None) != (arguments.recipe == "tuned"):
+        raise UserError("--recipe tuned and --tuning DIR, the folder with its tuned.json, go together; give both")
+    if tuning is None:
+        return {method: {} for method in methods}
+    for name in tune.SPACE:
+        if name in overrides:
+            raise UserError(f"--{name.replace('_', '-')} is what was tuned; leave it out, or take --recipe controlled")
+    return {method: tuning.values(method) for method in methods}
 
 
 def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -165,28 +207,45 @@ def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, d
 def main(arguments: argparse.Namespace) -> int:
     """Carry out ``run``: 0 when every run has a result, else 1."""
     specs = plan(arguments)
-    from benchmark import assembly, data, environment, parallel, plans, runner
-    from benchmark.metagrad import STRATEGIES
+    from benchmark import assembly, data, plans
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
+    tuning: tune.Tuning | None = arguments.tuning
+    if tuning is not None:
+        tuning.require(specs, dataset.hash)
+        others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
+        if others:
+            print(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}", file=sys.stderr)
     if dataset.kind == "images":
         specs = with_floor(specs)
     for spec in specs:
         assembly.check(spec, dataset)
+    context, workers, device = machinery(arguments, specs[-1].meta_batch)
+    if tuning is not None:
+        methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()
+        context = dataclasses.replace(context, tuning={method: tuning.record(method) for method in methods})
+    if arguments.dry_run:
+        print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
+        return 0
+    states = plans.launch_plan(specs, context, workers=workers, device=device)
+    _print_results(specs, arguments.results)
+    return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
+
+
+def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Context, int, torch.device]:
+    """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
+    from benchmark import environment, parallel, runner
+    from benchmark.metagrad import STRATEGIES
+
     device = environment.choose_device(arguments.device)
     if arguments.strategy not in STRATEGIES:
         raise UserError(
             f"unknown strategy {arguments.strategy!r}{nearest(arguments.strategy, STRATEGIES)}; "
             f"expected one of {', '.join(STRATEGIES)}"
         )
-    workers = (
-        arguments.workers if arguments.workers is not None else parallel.default_workers(device, specs[-1].meta_batch)
-    )
+    workers = arguments.workers if arguments.workers is not None else parallel.default_workers(device, meta_batch)
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
-    if arguments.dry_run:
-        _print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
-        return 0
     context = runner.Context(
         results=arguments.results,
         data_root=arguments.data_root,
@@ -195,9 +254,7 @@ def main(arguments: argparse.Namespace) -> int:
         recompute=arguments.recompute,
         command=portable(shlex.split(arguments.command_line)),
     )
-    states = plans.launch_plan(specs, context, workers=workers, device=device)
-    _print_results(specs, arguments.results)
-    return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
+    return context, workers, device
 
 
 def portable(words: Sequence[str]) -> tuple[str, ...]:
@@ -208,14 +265,14 @@ def portable(words: Sequence[str]) -> tuple[str, ...]:
         flag, equals, _ = word.partition("=")
         if value_of_a_place:
             value_of_a_place = False
-        elif flag in ("--results", "--data-root"):
+        elif flag in ("--results", "--data-root", "--reports"):
             value_of_a_place = not equals
         else:
             kept.append(word)
     return tuple(kept)
 
 
-def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
+def print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
     from benchmark import runner
 
     count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"

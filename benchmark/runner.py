@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,9 @@ T = TypeVar("T")
 RESUMABLE = ("running", "interrupted", "failed", "oom")
 """Failures are not cached: such a run is taken up again from its checkpoint. Finished and diverged ones are results."""
 
+SHARED_PATIENCE_S = 0.5
+"""How long a process waits for a run that another holds before it takes up the next one of a shared plan."""
+
 PARTIAL_EVERY_S = 5.0
 """How much of a measurement a kill may cost."""
 
@@ -47,6 +50,10 @@ class Context:
     strategy: str = "auto"
     recompute: bool = False
     command: tuple[str, ...] = ()
+    tuning: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """By method: what a run of the recipe tuned records of the origin of its values."""
+    shared: bool = False
+    """A run that another process holds is left to it, in the state ``held``, and no failure."""
 
 
 def due(spec: RunSpec, results: Path) -> str:
@@ -103,10 +110,26 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
             how = {"strategy": context.strategy, "recompute": context.recompute}
             where = environment(device, group, _hash(spec, context)) | how
             patience_s = 600.0 if spec.method == FLOOR else 2.0  # the floor is soon done, and every plan has it
-            stack.enter_context(directory.claim(where, list(context.command), patience_s=patience_s))
+            origin = context.tuning.get(spec.method) if spec.recipe == "tuned" else None
+            claimed = directory.claim(
+                where,
+                list(context.command),
+                tuning=origin,
+                patience_s=SHARED_PATIENCE_S if context.shared else patience_s,
+            )
+            try:
+                stack.enter_context(claimed)
+            except store.Held:
+                if context.shared:
+                    return "held"
+                raise
             return _standing(directory)[0]
 
-        if _agreed(group, claim) == "done":
+        outcome = _agreed(group, claim)
+        if outcome == "held":
+            reporter.note(f"{spec.name}: held by another process, left to it")
+            return "held"
+        if outcome == "done":
             return _agreed(group, directory.state)
         with _recorded(directory, group, stop), _precision(spec):
             _agreed(group, lambda: data.load(spec.dataset, context.data_root).hash)
@@ -184,6 +207,10 @@ def _run(
             should_stop=lambda: bool(stop),
             on_step=on_step,
         )
+    if not spec.tasks:
+        if writes:
+            _finish(directory, None, progress, meta_parameters=size)
+        return
     started = time.monotonic()
     keys = checkpoints.partial_keys(spec, f"{dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}")
     done = group.broadcast(checkpoints.read_partial(directory.partial, *keys) if writes else None)
@@ -256,12 +283,18 @@ def _train_status(
 
 
 def _finish(
-    directory: RunDirectory, table: pd.DataFrame, progress: Progress, *, meta_parameters: int, evaluate_s: float
+    directory: RunDirectory,
+    table: pd.DataFrame | None,
+    progress: Progress,
+    *,
+    meta_parameters: int,
+    evaluate_s: float = 0.0,
 ) -> None:
     if progress.losses:  # again: they may be what was damaged
         directory.write_table("training", progress.training_table())
         directory.write_table("validation", progress.validation_table())
-    directory.write_table("evaluation", table)
+    if table is not None:
+        directory.write_table("evaluation", table)
     _train_status(directory, progress, meta_parameters, evaluate=evaluate_s)
     directory.set_status("finished", message="")
 

@@ -88,8 +88,13 @@ def _presets(console: Console, arguments: argparse.Namespace) -> None:
 
 
 def status(arguments: argparse.Namespace) -> None:
-    """Print where each run stands; one that says running, but that no process holds, was killed."""
-    runs = store.load_runs(arguments.results, lambda text: print(f"left out: {text}", file=sys.stderr))
+    """Print where each run stands, those of a study's folders below included, such as its trials.
+
+    One that says running, but that no process holds, was killed.
+    """
+    runs = []
+    for folder in store.results_folders(arguments.results):
+        runs += store.load_runs(folder, lambda text: print(f"left out: {text}", file=sys.stderr))
     table = Table(Column("run", overflow="fold"), "state", "iteration", "validation", "updated, UTC", box=None)
     notes = []
     for run in runs:
@@ -99,7 +104,7 @@ def status(arguments: argparse.Namespace) -> None:
         best = run.status.get("best_score")
         iteration, total = run.status.get("iteration", 0), run.spec["iterations"]
         table.add_row(
-            run.name,
+            run.path.relative_to(arguments.results).as_posix(),
             state,
             f"{iteration}/{total}" if total else "–",
             "–" if best is None else f"{100 * best:.1f} %" if best >= 0 else f"loss {-best:.3g}",

@@ -22,7 +22,7 @@ from benchmark.errors import UserError, nearest
 
 SCHEMA = 2
 """Of names and spec.json; :mod:`benchmark.schema_one` has the names that came before."""
-RECIPES = ("controlled", "published")
+RECIPES = ("controlled", "published", "tuned")
 LONGEST = 48
 """Letters of a data set or method that a run's name shows: file systems end at 255."""
 Value = bool | int | float | str
@@ -61,7 +61,7 @@ class RunSpec:
     ways: int = knob(5, "classes per task (1: regression)", at_least=1)
     shots: int = knob(1, "support images per class", at_least=1)
     seed: int = knob(0, "seed of the start, the tasks and the noise", at_least=0)
-    recipe: str = knob("controlled", "like for like, or as each method was published", choices=RECIPES)
+    recipe: str = knob("controlled", "like for like, as each method was published, or tuned alike", choices=RECIPES)
     # the network
     network: str = knob("cnn4", "network that is adapted")
     channels: int = knob(32, "width of the network", at_least=1)
@@ -74,6 +74,7 @@ class RunSpec:
     iterations: int = knob(60_000, "meta-steps", at_least=0)
     meta_optimizer: str = knob("adam", "optimizer of the meta-parameters", choices=("adam", "sgd"))
     meta_lr: float = knob(1e-3, "its learning rate", above=0)
+    geometry_lr: float = knob(1.0, "factor on meta_lr for the meta-parameters that are not the start", above=0)
     momentum: float = knob(0.0, "Nesterov momentum of sgd", at_least=0)
     weight_decay: float = knob(0.0, "L2 penalty on all meta-parameters", at_least=0)
     lr_step: int = knob(0, "iterations between decays of the learning rate (0: constant)", at_least=0)
@@ -92,7 +93,7 @@ class RunSpec:
     trace_steps: int = knob(
         10, "inner steps of the recorded support nll and gradient norm", at_least=0, phase="evaluation"
     )
-    tasks: int = knob(1_000, "new tasks that the method is measured on", at_least=1, phase="evaluation")
+    tasks: int = knob(1_000, "new tasks that the method is measured on (0: none)", at_least=0, phase="evaluation")
 
     def __post_init__(self) -> None:
         for knob_ in dataclasses.fields(self):

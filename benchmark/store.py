@@ -3,11 +3,13 @@
 ::
 
     results/<run name>/
-        spec.json         the resolved spec, the environment it ran in, the command that made it
+        spec.json         the resolved spec, the environment it ran in, the command that made it, and for the recipe
+                          tuned which tuning its values come from
         status.json       state, iteration, wall time, best checkpoint; rewritten as the run goes
         training.csv      iteration, loss                        (query loss of each meta-step)
         validation.csv    iteration, accuracy, accuracy_ci95, nll
-        evaluation.csv    one row per new task: accuracy, nll, support_nll_k and grad_norm_k for k = 0 … K
+        evaluation.csv    one row per new task: accuracy, nll, support_nll_k and grad_norm_k for k = 0 … K; a trial of
+                          a tuning (no test tasks) has none
         checkpoint.pt     meta-parameters and optimizer state; checkpoint.prev.pt is the one before
                           (:mod:`benchmark.checkpoints`)
 
@@ -24,7 +26,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 SINGLE = 2.0**128
 """Larger than any finite float32."""
+
+
+class Held(UserError):
+    """Another process is at this run."""
+
 
 STATES = ("running", "interrupted", "finished", "diverged", "failed", "oom")
 
@@ -89,6 +96,8 @@ class Run:
     command: list[str]
     status: dict[str, Any]
     schema: int = SCHEMA
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Where the values of the recipe tuned come from, see :meth:`benchmark.tune.Tuning.record`; else empty."""
 
     @property
     def name(self) -> str:
@@ -97,6 +106,11 @@ class Run:
     @property
     def state(self) -> str:
         return str(self.status.get("state", "running"))
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run has no test tasks: it is chosen by, and is no row of a table of results."""
+        return not self.spec["tasks"]
 
     @functools.cached_property
     def training(self) -> pd.DataFrame | None:
@@ -108,8 +122,8 @@ class Run:
 
     @functools.cached_property
     def evaluation(self) -> pd.DataFrame | None:
-        """Per-task measurements; None unless the run is finished."""
-        if self.state != "finished":
+        """Per-task measurements; None unless the run is finished and has test tasks."""
+        if self.state != "finished" or self.is_trial:
             return None
         table = self._table("evaluation", ("task", "accuracy", "nll"))
         if table is not None:
@@ -120,7 +134,7 @@ class Run:
         """:class:`UserError` if a table is damaged, or a finished run has no evaluation."""
         for name in ("training", "validation", "evaluation"):
             getattr(self, name)
-        if self.state == "finished" and self.evaluation is None:
+        if self.state == "finished" and self.evaluation is None and not self.is_trial:
             raise UserError(f"{self.path / 'evaluation.csv'}: is missing, though the run is finished")
 
     def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
@@ -164,7 +178,10 @@ def load_run(path: Path) -> Run:
         raise UserError(f"{file}: environment must be a table")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise UserError(f"{file}: command must be a list of words")
-    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema)
+    tuning = document.get("tuning", {})
+    if not isinstance(tuning, dict):
+        raise UserError(f"{file}: tuning must be a table")
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning)
 
 
 def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:
@@ -208,6 +225,12 @@ def _once(runs: list[Run], refused: Callable[[str], None] | None) -> list[Run]:
     return kept
 
 
+def results_folders(results: Path) -> list[Path]:
+    """`results`, and the folders of runs right below it."""
+    below = sorted(each for each in results.iterdir() if each.is_dir()) if results.is_dir() else []
+    return [results, *(each for each in below if not (each / "spec.json").exists() and any(each.glob("*/spec.json")))]
+
+
 class RunDirectory:
     """The writing side of one run. Its lock is held from :meth:`claim` to the end of the ``with`` block."""
 
@@ -236,29 +259,36 @@ class RunDirectory:
         return load_run(self.place()).state
 
     @contextlib.contextmanager
-    def claim(self, environment: dict[str, Any], command: list[str], *, patience_s: float = 2.0) -> Iterator[None]:
-        """Own the run: :class:`UserError` if another process does for longer than `patience_s`.
+    def claim(
+        self,
+        environment: dict[str, Any],
+        command: list[str],
+        *,
+        tuning: dict[str, Any] | None = None,
+        patience_s: float = 2.0,
+    ) -> Iterator[None]:
+        """Own the run: :class:`Held` if another process does for longer than `patience_s`.
 
-        Records spec, environment and command, removes what a killed process left half written, and gives a folder of
-        schema 1 its new name.
+        Records spec, environment, command and tuning, removes what a killed process left half written, and gives a
+        folder of schema 1 its new name.
         """
         with self._open_lock() as lock:
             deadline = time.monotonic() + patience_s
             while not acquire(lock):
                 if time.monotonic() > deadline:
-                    raise UserError(f"{self.path.name} is being run by another process; wait for it or stop it")
+                    raise Held(f"{self.path.name} is being run by another process; wait for it or stop it")
                 time.sleep(0.1)
             self._take_new_name()
             for left in self.path.glob(f".*{PART}"):
                 left.unlink(missing_ok=True)
             before = self.run()
             if before is None:
-                self._write_spec(environment, command)
+                self._write_spec(environment, command, tuning)
             elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
                 if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command)
+                    self._write_spec(before.environment, before.command, before.tuning)
                 self.status = dict(before.status)
             yield
 
@@ -284,14 +314,14 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
 
-    def _write_spec(self, environment: dict[str, Any], command: list[str]) -> None:
+    def _write_spec(self, environment: dict[str, Any], command: list[str], tuning: dict[str, Any] | None) -> None:
         document = {
             "schema": SCHEMA,
             "name": self.spec.name,
             "spec": self.spec.to_dict(),
             "environment": environment,
             "command": command,
-        }
+        } | ({"tuning": tuning} if tuning else {})
         write_json(self.path / "spec.json", document)
 
     def set_status(self, state: str, **values: Any) -> None:

@@ -7,6 +7,7 @@
         table1.md .csv .tex   Table 1
         pairs.md .csv         who beats whom
         claims.md .csv        the paper's claims
+        tuning.md             what was chosen for tuned rows, where there are any
         warnings.md           what to know before believing a number
         figures/              every figure as PNG, PDF and SVG
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import write_atomic
-from benchmark.report import caveats, claims, figures, formats, page, pairs, plot_geometry, plots, table
+from benchmark.report import caveats, claims, figures, formats, page, pairs, plot_geometry, plots, table, tuning
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import Group, group_runs
@@ -58,6 +59,11 @@ def write(results: Path, reports: Path) -> list[Path]:
         "warnings.md": "# Before you believe a number\n\n"
         + "".join(f"- {formats.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
     }
+    tuned = tuning.markdown(groups)
+    if tuned:
+        parts["tuning.md"] = tuned
+    else:
+        (reports / "tuning.md").unlink(missing_ok=True)  # an earlier report's
     written = [_write(reports / name, content) for name, content in parts.items()]
     with styled():
         drawn = list(drawings(groups, compared, findings))

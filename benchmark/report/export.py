@@ -20,6 +20,7 @@ from benchmark.errors import UserError
 from benchmark.files import replacing
 from benchmark.report.cell import TRACES, trace
 from benchmark.report.group import group_runs
+from benchmark.report.published import method_title
 from benchmark.store import Run
 
 LEVELS = ("all", "runs", "tasks", "steps")
@@ -31,7 +32,8 @@ def frame(runs: Sequence[Run], level: str = "all") -> pd.DataFrame:
     """The table of one level (see the module); runs without a result have their lines where they have numbers."""
     if level not in LEVELS:
         raise UserError(f"level {level!r} is unknown; expected one of {', '.join(LEVELS)}")
-    labels = {
+    labels = {run.name: method_title(str(run.spec["method"])) for run in runs}
+    labels |= {
         run.name: row.label
         for group in group_runs(list(runs))
         for row in group.rows

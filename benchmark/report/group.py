@@ -69,9 +69,12 @@ class Group:
 
 
 def group_runs(runs: list[Run]) -> list[Group]:
-    """All groups, ordered by data set, ways and recipe; rows in the order of the published table."""
+    """All groups, ordered by data set, ways and recipe; rows in the order of the published table.
+
+    A trial of a tuning has no test tasks and is in none.
+    """
     split: dict[tuple[str, int, str], list[Run]] = {}
-    for run in runs:
+    for run in (each for each in runs if not each.is_trial):
         key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
         split.setdefault(key, []).append(run)
     return [Group(*key, _rows(members)) for key, members in sorted(split.items())]

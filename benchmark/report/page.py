@@ -19,7 +19,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmark.report import markup, pairs, table, words
+from benchmark.report import markup, pairs, table, tuning, words
 from benchmark.report.claims import Claim
 from benchmark.report.figures import Drawing
 from benchmark.report.group import Group
@@ -54,8 +54,10 @@ def render(content: Content) -> str:
         "pairs": ("Who beats whom", matrices(content)),
         "claims": ("The paper's claims", claims(content.claims)),
         "figures": ("Figures", "".join(markup.figure(each, content.figures) for each in content.drawings)),
-        "runs": ("Runs", run_list(content.runs)),
     }
+    if tuning.grids(content.groups):
+        sections["tuning"] = ("Tuning", tuned(content.groups))
+    sections["runs"] = ("Runs", run_list(content.runs))
     script = _asset("page.js")
     main = "".join(
         f'<section aria-labelledby="{name}">{markup.heading(2, title, name)}'
@@ -193,6 +195,16 @@ def claims(found: Sequence[Claim]) -> str:
     return "".join(parts)
 
 
+def tuned(groups: Sequence[Group]) -> str:
+    """What was chosen for tuned rows, and from how many trials."""
+    parts = []
+    for index, (title, lines) in enumerate(tuning.grids(groups)):
+        body = [[Entry(first), *(markup.words(each) for each in rest)] for first, *rest in lines]
+        parts.append(markup.heading(3, title))
+        parts.append(markup.table(title, tuning.HEADER, body, name=f"tuning-{index}", titled=True))
+    return "".join(parts) + markup.paragraph(tuning.NOTE, "notes")
+
+
 def run_list(runs: Sequence[Run]) -> str:
     """All runs in a sortable table, then each with its spec, environment and the command that repeats it."""
     if not runs:
@@ -202,7 +214,10 @@ def run_list(runs: Sequence[Run]) -> str:
     parts = [markup.table("All runs", header, lines, name="run-list")]
     for run in runs:
         inside = markup.heading(3, "Command") + f"<pre>{markup.escape(shlex.join(map(str, run.command)))}</pre>"
-        for title, values in (("Spec", run.spec), ("Environment", run.environment), ("Status", run.status)):
+        tables = {"Spec": run.spec, "Tuning": run.tuning, "Environment": run.environment, "Status": run.status}
+        for title, values in tables.items():
+            if title == "Tuning" and not values:
+                continue
             inside += markup.heading(3, title)
             inside += markup.definitions((key, _plain(value)) for key, value in values.items())
         parts.append(markup.details(f"{run.name}: {run.state}", inside))
