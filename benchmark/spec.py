@@ -74,6 +74,7 @@ class RunSpec:
     iterations: int = knob(60_000, "meta-steps", at_least=0)
     meta_optimizer: str = knob("adam", "optimizer of the meta-parameters", choices=("adam", "sgd"))
     meta_lr: float = knob(1e-3, "its learning rate", above=0)
+    geometry_lr: float = knob(1.0, "factor on meta_lr for the meta-parameters that are not the start", above=0)
     momentum: float = knob(0.0, "Nesterov momentum of sgd", at_least=0)
     weight_decay: float = knob(0.0, "L2 penalty on all meta-parameters", at_least=0)
     lr_step: int = knob(0, "iterations between decays of the learning rate (0: constant)", at_least=0)
