@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
                         dataset,
                         shots=shots,
                         recipe_name=arguments.recipe,
-                        preset=arguments.preset or "quick",
+                        preset=arguments.preset or recipes.PRESETS[0],
                         overrides=chosen,
                     )
                 )
@@ -169,6 +170,7 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmark.metagrad import STRATEGIES
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
+    remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     if dataset.kind == "images":
         specs = with_floor(specs)
     for spec in specs:
@@ -185,8 +187,10 @@ def main(arguments: argparse.Namespace) -> int:
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
     if arguments.dry_run:
-        _print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
+        _print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
         return 0
+    if remark:
+        print(remark, file=sys.stderr)
     context = runner.Context(
         results=arguments.results,
         data_root=arguments.data_root,
@@ -215,7 +219,7 @@ def portable(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
+def _print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str) -> None:
     from benchmark import runner
 
     count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"
@@ -225,7 +229,10 @@ def _print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
         trained = spec.method != recipes.FLOOR
         numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")
         table.add_row(spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4))
-    output().print(table)
+    console = output()
+    console.print(table)
+    if remark:
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
