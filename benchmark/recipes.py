@@ -12,7 +12,7 @@ has an inner gradient `ways` times as large: its 0.01 is 0.05 here in 5-way task
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,14 @@ class Recipe:
     options: Mapping[str, Value] = field(default_factory=dict)
     query_is_shots: bool = False
     """The protocol that tests on as many query images per class as there are shots."""
+    trains_on_shots: bool = False
+    """As many query images per class as there are shots in training too."""
+    made_for: tuple[str, ...] = ()
+    """Of the general recipe (``*``): the data sets whose own it is."""
 
+
+SAME = {"omniglot-rotated": "omniglot"}
+"""Data sets that have the recipe of another one."""
 
 # Controlled: by preset and data set
 
@@ -54,15 +61,23 @@ CONTROLLED: dict[str, dict[str, Recipe]] = {
         ),
         "sine": Recipe(source="Finn et al., ICML 2017", values=_SINE | {"iterations": 3_000, "validate_every": 500}),
         "omniglot": Recipe(source="as glyphs", values=_QUICK | {"alpha": 0.1, "iterations": 1_000}),
-        "*": Recipe(source="meta-validation on CIFAR-FS, see docs/recipes.md", values=_QUICK | {"iterations": 1_500}),
+        "*": Recipe(
+            source="meta-validation on CIFAR-FS, see docs/recipes.md",
+            values=_QUICK | {"iterations": 1_500},
+            made_for=("cifar-fs",),
+        ),
     },
     "paper": {
         "sine": Recipe(source="Finn et al., ICML 2017", values=_SINE | {"iterations": 60_000}),
-        "*": Recipe(source="the budget of Zhang et al., ICASSP 2024, with Adam for all", values=_PAPER),
+        "*": Recipe(
+            source="the budget of Zhang et al., ICASSP 2024, with Adam for all",
+            values=_PAPER,
+            made_for=("miniimagenet", "cifar-fs"),
+        ),
     },
 }
 
-# Published: by method; "*" serves any data set that the method's authors did not report
+# Published: by method; "*" is that of miniImageNet, and serves any data set for which the method's authors give none
 
 _MAML: dict[str, Value] = {
     "channels": 32,
@@ -113,54 +128,94 @@ _FINN = "Finn et al., ICML 2017 (0.01 and 0.4 on the summed loss)"
 _ZHANG = "Zhang et al., ICASSP 2024, and its code"
 
 
-def _as_maml(source: str, **values: Value) -> dict[str, Recipe]:
-    """MAML's recipe where a method's authors changed only `values` of it."""
+_MINI = ("miniimagenet",)
+
+
+def _as_maml(
+    source: str,
+    own: Mapping[str, Value] | None = None,
+    *,
+    omniglot: Mapping[str, Value] | None = None,
+    options: Mapping[str, Value] | None = None,
+) -> dict[str, Recipe]:
+    """MAML's recipe where a method's authors changed only the values `own`, and those of `omniglot` on Omniglot."""
+    own = dict(own or {})
+    how: dict[str, Any] = {"source": source, "options": options or {}, "query_is_shots": "query_test" not in own}
     return {
-        "omniglot": Recipe(source=source, values=_MAML_OMNIGLOT | values, query_is_shots="query_test" not in values),
-        "*": Recipe(source=source, values=_MAML | values, query_is_shots="query_test" not in values),
+        "omniglot": Recipe(values=_MAML_OMNIGLOT | own | dict(omniglot or {}), trains_on_shots=True, **how),
+        "*": Recipe(values=_MAML | own, made_for=_MINI, **how),
     }
 
 
 PUBLISHED: dict[str, dict[str, Recipe]] = {
     "maml": _as_maml(_FINN),
-    "metasgd": _as_maml("Li et al., 2017: one step", steps=1, eval_steps=1, clip=0.0),
-    "mtnet": _as_maml("Lee & Choi, ICML 2018: MAML's recipe"),
+    "metasgd": _as_maml(
+        "Li et al., 2017: one step, rates of either sign",
+        {"steps": 1, "eval_steps": 1, "clip": 0.0},
+        options={"form": "free"},
+    ),
+    "mtnet": _as_maml("Lee & Choi, ICML 2018: MAML's recipe", omniglot={"iterations": 40_000}),
     "warpgrad": _as_maml(
         "Flennerhag et al., ICLR 2020; few-shot details from a third-party reproduction",
-        **{"channels": 128, "alpha": 0.1, "steps": 5, "eval_steps": 5, "query_test": 15},
+        {"channels": 128, "alpha": 0.1, "steps": 5, "eval_steps": 5, "query_test": 15},
+        options={"warp_start": "random"},
     ),
     "metacurvature": _as_maml(
         "Park & Oliva, NeurIPS 2019 (0.01 on the summed loss)",
-        **{"channels": 128, "alpha": 0.05, "steps": 5, "eval_steps": 5, "query_test": 15},
+        {"channels": 128, "alpha": 0.05, "steps": 5, "eval_steps": 5, "query_test": 15},
     ),
-    "metakfo": {"*": Recipe(source="Arnold et al., 2019, 5-shot: a two-layer network", values=_METAKFO)},
-    "ecml": _as_maml("reconstructed: γ and the residual are in no public text, the rest is MAML's", query_test=15),
+    "metakfo": {
+        "*": Recipe(source="Arnold et al., 2019, 5-shot: a two-layer network", values=_METAKFO, made_for=_MINI)
+    },
+    "ecml": _as_maml("reconstructed: γ and the residual are in no public text, the rest is MAML's", {"query_test": 15}),
     "md": {
         "omniglot": Recipe(
-            source=f"{_ZHANG} (Adam for Omniglot)",
-            values=_MD | {"meta_optimizer": "adam", "momentum": 0.0},
+            source=f"{_ZHANG} (Adam without weight decay for Omniglot)",
+            values=_MD | {"meta_optimizer": "adam", "momentum": 0.0, "weight_decay": 0.0},
             query_is_shots=True,
         ),
-        "*": Recipe(source=_ZHANG, values=_MD, query_is_shots=True),
+        "*": Recipe(source=_ZHANG, values=_MD, query_is_shots=True, made_for=_MINI),
     },
 }
 PUBLISHED["md-released"] = PUBLISHED["md"]
 PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run with, so that the two can be compared
 
 
-def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> Recipe:
-    """The recipe `name` of `method` on `dataset`; the general one (``*``) where the data set has none of its own."""
+def _table(method: str, name: str, preset: str) -> dict[str, Recipe]:
     if name in ("controlled", "tuned"):
         if preset not in CONTROLLED:
             raise UserError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; expected {' or '.join(PRESETS)}")
-        table = CONTROLLED[preset]
-    elif name == "published":
+        return CONTROLLED[preset]
+    if name == "published":
         if method not in PUBLISHED:
             raise UserError(f"{method} has no published recipe; use --recipe controlled")
-        table = PUBLISHED[method]
-    else:
-        raise UserError(f"unknown recipe {name!r}{nearest(name, RECIPES)}; expected one of {', '.join(RECIPES)}")
-    return table.get(dataset, table["*"])
+        return PUBLISHED[method]
+    raise UserError(f"unknown recipe {name!r}{nearest(name, RECIPES)}; expected one of {', '.join(RECIPES)}")
+
+
+def recipe(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> Recipe:
+    """The recipe `name` of `method` on `dataset`; the general one (``*``) where the data set has none of its own."""
+    table = _table(method, name, preset)
+    return table.get(SAME.get(dataset, dataset), table["*"])
+
+
+def is_general(method: str, dataset: str, *, name: str = "controlled", preset: str = "quick") -> bool:
+    """Whether :func:`recipe` is one that was made for other data sets."""
+    chosen = recipe(method, dataset, name=name, preset=preset)
+    return chosen is _table(method, name, preset)["*"] and dataset not in chosen.made_for
+
+
+def remark(specs: Sequence[RunSpec], preset: str) -> str:
+    """One line that says which of `specs`, all of one data set, run by a general recipe; empty if none does."""
+    found = [spec for spec in specs if is_general(spec.method, spec.dataset, name=spec.recipe, preset=preset)]
+    if not found:
+        return ""
+    kind = found[0].recipe if found[0].recipe == "published" else f"{found[0].recipe}, {preset}"
+    methods = ", ".join(dict.fromkeys(spec.method for spec in found)) if len(found) < len(specs) else ""
+    return (
+        f"{found[0].dataset} has no recipe of its own ({kind}{f': {methods}' if methods else ''}): "
+        "it runs by the general one, see docs/recipes.md"
+    )
 
 
 def resolve(
@@ -169,6 +224,8 @@ def resolve(
     """The run that `overrides` (flags) on top of a recipe describe."""
     chosen = recipe(method, dataset, name=recipe_name, preset=preset)
     protocol = {"query_test": shots} if chosen.query_is_shots else {}
+    if chosen.trains_on_shots:
+        protocol["query_train"] = shots
     values: dict[str, Any] = {**chosen.values, **protocol, **overrides}
     values["options"] = {**chosen.options, **overrides.get("options", {})}
     if "steps" in overrides and "eval_steps" not in overrides:

@@ -156,7 +156,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
                         dataset,
                         shots=shots,
                         recipe_name=arguments.recipe,
-                        preset=arguments.preset or "quick",
+                        preset=arguments.preset or recipes.PRESETS[0],
                         overrides=chosen,
                     )
                 )
@@ -216,6 +216,7 @@ def main(arguments: argparse.Namespace) -> int:
         others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
         if others:
             print(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}", file=sys.stderr)
+    remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     if dataset.kind == "images":
         specs = with_floor(specs)
     for spec in specs:
@@ -225,8 +226,10 @@ def main(arguments: argparse.Namespace) -> int:
         methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()
         context = dataclasses.replace(context, tuning={method: tuning.record(method) for method in methods})
     if arguments.dry_run:
-        print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
+        print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
         return 0
+    if remark:
+        print(remark, file=sys.stderr)
     states = plans.launch_plan(specs, context, workers=workers, device=device)
     _print_results(specs, arguments.results)
     return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
@@ -272,7 +275,7 @@ def portable(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
+def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str = "") -> None:
     from benchmark import runner
 
     count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"
@@ -282,7 +285,10 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str) -> None:
         trained = spec.method != recipes.FLOOR
         numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")
         table.add_row(spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4))
-    output().print(table)
+    console = output()
+    console.print(table)
+    if remark:
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from benchmark import data
 from benchmark.errors import UserError
@@ -141,13 +142,31 @@ def _validation_is_due(progress: Progress, spec: RunSpec) -> bool:
 
 
 def create_meta_optimizer(optimizer: InnerOptimizer, spec: RunSpec) -> torch.optim.Optimizer:
-    """The optimizer of θ that `spec` names."""
-    parameters = list(optimizer.parameters())
+    """The optimizer of θ that `spec` names; the geometry is a group with a ``factor`` of its own where it has one."""
+    parameters: list[Any] = list(optimizer.parameters())
+    start, geometry = split_start(optimizer)
+    if spec.geometry_lr != 1 and start and geometry:
+        parameters = [{"params": start}, {"params": geometry, "factor": spec.geometry_lr}]
     if spec.meta_optimizer == "adam":
         return torch.optim.Adam(parameters, lr=spec.meta_lr, weight_decay=spec.weight_decay)
     return torch.optim.SGD(
         parameters, lr=spec.meta_lr, momentum=spec.momentum, nesterov=spec.momentum > 0, weight_decay=spec.weight_decay
     )
+
+
+def split_start(optimizer: InnerOptimizer) -> tuple[list[Parameter], list[Parameter]]:
+    """The meta-parameters in two parts, the start and the geometry, each in the order of ``parameters()``.
+
+    The start is what the method was given: the parameters of its network (φ_0, for mirror descent z_0), adapted or
+    not. The geometry is all that the method brought along: rates, factors, masks, maps, and the layers that it
+    inserted into the network, ``network.inserted.*``.
+    """
+    start: list[Parameter] = []
+    geometry: list[Parameter] = []
+    for name, parameter in optimizer.named_parameters():
+        given = name.startswith("network.") and not name.startswith("network.inserted.")
+        (start if given else geometry).append(parameter)
+    return start, geometry
 
 
 def learning_rate(spec: RunSpec, iteration: int) -> float:
@@ -182,7 +201,7 @@ def _meta_step(
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
     for settings in meta_optimizer.param_groups:
-        settings["lr"] = learning_rate(spec, progress.iteration)
+        settings["lr"] = learning_rate(spec, progress.iteration) * settings.get("factor", 1.0)
     meta_optimizer.step()
     meta_optimizer.zero_grad(set_to_none=True)
     return value

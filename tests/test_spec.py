@@ -85,16 +85,6 @@ def test_controlled_recipe_differs_between_methods_in_the_method_alone() -> None
                 assert dataclasses.replace(other, method=first.method) == first
 
 
-def test_published_recipes_are_those_of_the_papers() -> None:
-    maml = resolve("maml", "miniimagenet", shots=5, recipe_name="published", preset="quick", overrides={})
-    assert (maml.channels, maml.alpha, maml.steps, maml.eval_steps, maml.clip) == (32, 0.05, 5, 10, 10.0)
-    assert (maml.query_train, maml.query_test, maml.tasks) == (15, 5, 600)
-    md = resolve("md", "miniimagenet", shots=1, recipe_name="published", preset="quick", overrides={})
-    assert (md.channels, md.meta_optimizer, md.momentum, md.weight_decay) == (64, "sgd", 0.9, 1e-4)
-    assert (md.lr_step, md.lr_gamma, md.query_test, md.tasks) == (20_000, 0.1, 1, 1_000)
-    assert resolve("md", "omniglot", shots=1, recipe_name="published", preset="quick", overrides={}).momentum == 0
-
-
 @pytest.mark.parametrize("recipe_name", RECIPES)
 def test_every_recipe_names_a_network_that_is_there(recipe_name: str) -> None:
     from benchmark import networks
