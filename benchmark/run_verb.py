@@ -6,9 +6,7 @@ Flags are made from the fields of :class:`benchmark.spec.RunSpec`: a knob that e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.table import Column, Table
 
 from benchmark import recipes, store
 from benchmark.errors import UserError, nearest
-from benchmark.flags import add_data_root, add_results, integers, output
+from benchmark.flags import add_data_root, add_option, add_results, integers, method_options, output
 from benchmark.spec import RECIPES, RunSpec
 
 LISTED = ("method", "options", "shots", "seed")
@@ -41,13 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="|".join(recipes.PRESETS),
         help="size of the controlled recipe; default: quick",
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="[METHOD.]KEY=VALUE",
-        help="an option of one method, or of every method; repeatable",
-    )
+    add_option(parser)
     knobs = parser.add_argument_group("knobs (default: the recipe's)")
     for knob in dataclasses.fields(RunSpec):
         if knob.name not in (*LISTED, "recipe"):
@@ -117,7 +109,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
         )
     if arguments.preset and arguments.recipe == "published":
         raise UserError("--preset sizes the controlled recipe; the published one has its own sizes, so leave it out")
-    options = _method_options(arguments.option, methods)
+    options = method_options(arguments.option, methods)
     specs = []
     for seed in arguments.seeds:
         for shots in arguments.shots:
@@ -142,24 +134,6 @@ def with_floor(specs: Sequence[RunSpec]) -> list[RunSpec]:
     for spec in specs:
         found |= {recipes.floor(spec): None, spec: None}
     return list(found)
-
-
-def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["md.sigma=exp", "adapt=head"]`` → options by method."""
-    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    for text in texts:
-        key, equals, written = text.partition("=")
-        method, dot, name = key.rpartition(".")
-        if not equals or not name:
-            raise UserError(f"--option takes [METHOD.]KEY=VALUE, got {text!r}")
-        if dot and method not in methods:
-            raise UserError(f"--option {text}: {method!r} is not among --methods{nearest(method, methods)}")
-        value: Any = written
-        with contextlib.suppress(ValueError):
-            value = json.loads(written.lower() if written.lower() in ("true", "false") else written)
-        for each in [method] if dot else methods:
-            found[each][name] = value
-    return found
 
 
 def main(arguments: argparse.Namespace) -> int:
