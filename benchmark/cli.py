@@ -48,21 +48,22 @@ class Parser(argparse.ArgumentParser):
         wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
         if wrong:
             word = (wrong[1] or wrong[2]).partition("=")[0]
-            known = self.words()
+            known = [each for each in self.words() if each != word]  # a right word in a wrong place
             raise UserError(
                 f"unknown {'flag' if wrong[1] else 'verb'} {word!r}{nearest(word, known)}; see {self.prog} --help"
             )
         raise UserError(f"{message}; see {self.prog} --help")
 
     def words(self) -> list[str]:
-        """Every flag and verb of this parser and those below it."""
+        """Every flag and verb of this parser, and of the verb that was given or else of all."""
         found: list[str] = []
         for action in self._actions:
             found += action.option_strings
             if isinstance(action, argparse._SubParsersAction):
                 found += list(action.choices)
-                for parser in action.choices.values():
-                    found += [flag for each in parser._actions for flag in each.option_strings]
+                given = [verb for verb in action.choices if verb in self.given] or list(action.choices)
+                for verb in given:
+                    found += action.choices[verb].words()
         return found
 
 

@@ -6,9 +6,7 @@ Flags are made from the fields of :class:`benchmark.spec.RunSpec`: a knob that e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ from rich.table import Column, Table
 
 from benchmark import recipes, store, tune
 from benchmark.errors import UserError, nearest
-from benchmark.flags import RESULTS, add_data_root, add_results, integers, output
+from benchmark.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output
 from benchmark.spec import RECIPES, RunSpec
 
 if TYPE_CHECKING:
@@ -47,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where tune wrote the values of the recipe tuned",
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="[METHOD.]KEY=VALUE",
-        help="an option of one method, or of every method; repeatable",
-    )
+    add_option(parser)
     add_knobs(parser)
     add_where(parser)
 
@@ -144,7 +136,7 @@ def plan(arguments: argparse.Namespace) -> list[RunSpec]:
     tuned = _tuned_values(arguments, methods, overrides)
     if arguments.preset and arguments.recipe == "published":
         raise UserError("--preset sizes the controlled recipe; the published one has its own sizes, so leave it out")
-    options = _method_options(arguments.option, methods)
+    options = method_options(arguments.option, methods)
     specs = []
     for seed in arguments.seeds:
         for shots in arguments.shots:
@@ -184,24 +176,6 @@ def _tuned_values(
         if name in overrides:
             raise UserError(f"--{name.replace('_', '-')} is what was tuned; leave it out, or take --recipe controlled")
     return {method: tuning.values(method) for method in methods}
-
-
-def _method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["md.sigma=exp", "adapt=head"]`` → options by method."""
-    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    for text in texts:
-        key, equals, written = text.partition("=")
-        method, dot, name = key.rpartition(".")
-        if not equals or not name:
-            raise UserError(f"--option takes [METHOD.]KEY=VALUE, got {text!r}")
-        if dot and method not in methods:
-            raise UserError(f"--option {text}: {method!r} is not among --methods{nearest(method, methods)}")
-        value: Any = written
-        with contextlib.suppress(ValueError):
-            value = json.loads(written.lower() if written.lower() in ("true", "false") else written)
-        for each in [method] if dot else methods:
-            found[each][name] = value
-    return found
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -1,14 +1,16 @@
 """The verb ``verify``: what was checked of each method, and how far off it was.
 
-Two parts. *Derivatives*, on a small CNN4 in float64: the meta-gradient against finite differences, against the library
-`higher` (for maml), against vmap; MAML's trajectory where the card claims it; the rules of the contract; and how many
-meta-parameters get exactly no gradient. *Geometry* of the learned update: is it monotone, is it symmetric, how is it
+Two parts. *Derivatives*, on small networks in float64: the meta-gradient against finite differences, against batch norm
+written out from primitives, against vmap, against the library `higher` (for maml); MAML's trajectory where the card
+claims it; how many meta-parameters get exactly no gradient; and the rules of the contract. *Geometry* of the learned
+update, on CNN4: is it monotone, is it symmetric, how is it
 conditioned, does it go downhill; at the start, at random meta-parameters, and at the checkpoints of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +30,16 @@ from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
 from benchmark.recipes import FLOOR
 from benchmark.spec import RunSpec
-from benchmark.verify_derivatives import STEPS, Record, derivatives, draw, random_batch, small
+from benchmark.verify_derivatives import (
+    STEPS,
+    Options,
+    Record,
+    contract,
+    derivatives,
+    draw,
+    random_batch,
+    small,
+)
 from optimizers import geometry, testing
 from optimizers.base import InnerOptimizer, Params
 from optimizers.mirror import DualDescent
@@ -45,8 +56,12 @@ def verify(
     console: Console | None = None,
     data_root: Path | None = None,
     results: Path | None = None,
+    networks: Sequence[str] = ("cnn4",),
+    options: Mapping[str, Options] | None = None,
 ) -> list[Record]:
-    """Check `methods` by name, and the geometry at `checkpoints`, the directories of trained runs of any method.
+    """Check `methods` by name on `networks`, and the geometry at `checkpoints`, the directories of trained runs.
+
+    `options` are those of a method by its name. The geometry of such a variant is shown, and kept nowhere.
 
     Tables go to `console` as they are ready, and the geometry to ``geometry.csv`` in the folder `results`, where the
     report finds it. All records are returned; the caller asks whether all passed.
@@ -56,26 +71,41 @@ def verify(
         names = [optimizers.resolve(name) for name in methods]
     except optimizers.UnknownMethod as error:
         raise UserError(str(error)) from None
+    chosen = {name: (options or {}).get(name, {}) for name in names}
+    for name, network in itertools.product(names, networks):
+        try:
+            small(name, network, chosen[name])
+        except ValueError as error:
+            raise UserError(f"{name} on {network}: {error}") from None
     found: list[Record] = []
     for name in names:
-        rows = list(derivatives(name))
-        found += rows
-        table = Table("check", "", "off by", "detail", title=name, title_justify="left", box=None)
-        for row in rows:
-            off = "" if row.value is None else f"{row.value:.1e}" if isinstance(row.value, float) else f"{row.value:,}"
-            table.add_row(row.check, "pass" if row.passed else "FAIL", off, row.detail)
-        console.print(table, "")
-    rows = [_counter_example(), *(row for name in names for row in _untrained(name))]
+        variant = " ".join([name, *(f"{key}={value}" for key, value in chosen[name].items())])
+        found.append(contract(name, chosen[name]))
+        console.print(_derivatives_table(variant, found[-1:]), "")
+        for network in networks:
+            rows = list(derivatives(name, network, chosen[name]))
+            found += rows
+            console.print(_derivatives_table(f"{variant} on {network}", rows), "")
+    rows = [_counter_example(), *(row for name in names for row in _untrained(name, chosen[name]))]
     rows += [_trained(Path(path), data_root) for path in checkpoints or ()]
     console.print(_geometry_table(rows))
     if results is not None:
-        write_geometry(rows, results / "geometry.csv")
+        write_geometry([row for row in rows if row.run or not chosen.get(row.method)], results / "geometry.csv")
     failed = [row for row in found + rows if not row.passed]
     total = len(found) + len(rows)
     console.print(f"\n{total - len(failed)} of {total} checks passed", highlight=False)
     for row in failed:
-        console.print(f"FAIL {row.method}: {row.check}: {row.detail}", markup=False, highlight=False)
+        where = f" on {row.network}" if row.network else ""
+        console.print(f"FAIL {row.method}{where}: {row.check}: {row.detail}", markup=False, highlight=False)
     return found + rows
+
+
+def _derivatives_table(title: str, rows: Sequence[Record]) -> Table:
+    table = Table("check", "", "off by", "detail", title=title, title_justify="left", box=None)
+    for row in rows:
+        off = "" if row.value is None else f"{row.value:.1e}" if isinstance(row.value, float) else f"{row.value:,}"
+        table.add_row(row.check, "pass" if row.passed else "FAIL", off, row.detail)
+    return table
 
 
 # Geometry
@@ -103,9 +133,9 @@ def _counter_example() -> Record:
     return Record("counter-example", "z₂ + 3 z₁", right, "expected −0.5", geometry=found, cosine=angle)
 
 
-def _untrained(name: str) -> Iterator[Record]:
+def _untrained(name: str, options: Options) -> Iterator[Record]:
     for where, scale in (("start", 0.0), ("random θ", 0.1)):
-        optimizer = small(name)
+        optimizer = small(name, "cnn4", options)
         testing.perturb(optimizer, scale)
         record = _measure(name, where, optimizer, tasks(random_batch(2)), draw(optimizer, 2))
         found = record.geometry

@@ -1,25 +1,28 @@
 """Checks of one method's derivatives: against finite differences, `higher` and vmap; its start; its dead parameters.
 
-All on a CNN4 with random images; nothing is trained and no data set is read.
+All on small networks with random images; nothing is trained and no data set is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import optimizers
-from benchmark import networks
-from benchmark.adapt import adapt, support_gradient
+from benchmark import fused, networks
+from benchmark.adapt import adapt
 from benchmark.metagrad import Task, meta_gradient, tasks
 from optimizers import geometry, testing
-from optimizers.base import InnerOptimizer, key
+from optimizers.base import COMMON_OPTIONS, InnerOptimizer, key
 
 STEPS = 2
+NETWORKS = ("cnn4", "cnn2", "resnet12")
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,47 @@ class Record:
     """the number d of adapted parameters,"""
     run: str = ""
     """and the run whose checkpoint it was."""
+    network: str = ""
+    """On which it was made; empty where on none of the benchmark's."""
 
 
-def derivatives(name: str) -> Iterator[Record]:
-    for check in (_contract, _differences, _vmap, _higher, _start, _dead):
+def derivatives(name: str, network: str = "cnn4", options: Options | None = None) -> Iterator[Record]:
+    """Every check of the method `name`, with its `options`, on `network`; the contract has a network of its own."""
+    for check in (_differences, _primitives, _vmap, _higher, _start, _dead):
         try:
-            record = check(name)
+            record = check(name, network, options or {})
         except Exception as error:  # a check that breaks is a failed check, and the others still run
             record = Record(name, check.__name__.strip("_"), False, f"{type(error).__name__}: {error}")
         if record is not None:
-            yield record
+            yield replace(record, network=network)
 
 
-def _contract(name: str) -> Record:
-    findings = testing.check_inner_optimizer(lambda network: optimizers.create(name, network, alpha=0.1))
+def contract(name: str, options: Options | None = None) -> Record:
+    """The contract kit."""
+
+    def make(network: nn.Module) -> InnerOptimizer:
+        return optimizers.create(name, network, **{"alpha": 0.1, **(options or {})})
+
+    try:
+        make(testing.small_network())
+    except optimizers.BadOption as error:
+        return Record(name, "contract", True, f"not asked: the kit's network does not take these options ({error})")
+    try:
+        findings = testing.check_inner_optimizer(make)
+    except testing.ContractViolation as error:
+        return Record(name, "contract", False, f"{type(error).__name__}: {error}")
     return Record(name, "contract", True, f"rules {', '.join(f.rule for f in findings)}")
 
 
-def _differences(name: str) -> Record:
-    optimizer, batch = small(name), random_batch(1)
+def _differences(name: str, network: str, options: Options) -> Record:
+    """Tensor by tensor on cnn4; along two directions in all of them at once on the others, which have many more.
+
+    A step in everything at once easily crosses a kink of ReLU or pooling: it is made in two lengths, and a derivative
+    counts as wrong where it is so for both.
+    """
+    optimizer, batch = small(name, network, options), random_batch(1)
+    if optimizer.first_order:
+        return Record(name, "loop = finite differences", True, "not asked of a first-order method")
     testing.perturb(optimizer, 0.05)
     noise = draw(optimizer, 1)
 
@@ -66,68 +91,100 @@ def _differences(name: str) -> Record:
         return meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[0]
 
     gradients = meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
-    pairs = testing.finite_differences(optimizer, gradients, value, epsilon=1e-7)
+    if network == "cnn4":
+        pairs = testing.finite_differences(optimizer, gradients, value, epsilon=1e-7)
+    else:
+        pairs = {}
+        for seed in range(2):
+            steps = [
+                testing.finite_differences(optimizer, gradients, value, epsilon=epsilon, seed=seed, together=True)
+                for epsilon in (1e-8, 1e-9)
+            ]
+            pairs[f"direction {seed}"] = min(steps, key=lambda found: testing.worst_difference(found)[0])["all"]
     worst, where = testing.worst_difference(pairs)
-    return Record(name, "loop = finite differences", worst < 1e-4, f"{len(pairs)} tensors; worst {where}", worst)
+    what = f"{len(pairs)} tensors" if network == "cnn4" else f"{len(pairs)} directions"
+    return Record(name, "loop = finite differences", worst < 1e-4, f"{what}; worst {where}", worst)
 
 
-def _vmap(name: str) -> Record:
-    optimizer, batch = small(name), random_batch(2)
+def _primitives(name: str, network: str, options: Options) -> Record:
+    """Against a loop in which batch norm is written out and nothing is fused, right by itself under any transform."""
+    optimizer, batch = small(name, network, options), random_batch(2)
+    testing.perturb(optimizer, 0.05)
+    noise = draw(optimizer, 2)
+    with fused.disabled(primitives=True):
+        expected = meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
+    found = meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
+    return _same(name, "loop = primitives", found, expected)
+
+
+def _vmap(name: str, network: str, options: Options) -> Record:
+    optimizer, batch = small(name, network, options), random_batch(2)
     testing.perturb(optimizer, 0.05)
     noise = draw(optimizer, 2)
     looped, mapped = (meta_gradient(optimizer, batch, STEPS, way, noise=noise)[1] for way in ("loop", "vmap"))
-    worst = max(float((looped[n] - mapped[n]).abs().max()) for n in looped)
-    scale = max(float(g.abs().max()) for g in looped.values())
-    return Record(name, "loop = vmap", worst <= 1e-9 * scale, "largest difference of the meta-gradient", worst)
+    return _same(name, "loop = vmap", mapped, looped)
 
 
-def _higher(name: str) -> Record | None:
-    if name != "maml":
+def _same(name: str, check: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Record:
+    worst = max(float((found[n] - expected[n]).abs().max()) for n in expected)
+    scale = max(float(g.abs().max()) for g in expected.values())
+    return Record(name, check, worst <= 1e-9 * scale, "largest difference of the meta-gradient", worst)
+
+
+def _higher(name: str, network: str, options: Options) -> Record | None:
+    if name != "maml" or options:
         return None
     try:
         import higher
     except ImportError:
         return Record(name, "loop = higher", True, "higher is not installed: not compared")
-    optimizer, batch = small(name), random_batch(2)
+    optimizer, batch = small(name, network), random_batch(2)
     gradients = meta_gradient(optimizer, batch, 5, "loop")[1]
-    network, total = optimizer.network, torch.zeros((), dtype=torch.float64)
+    start, total = optimizer.network, torch.zeros((), dtype=torch.float64)
     for task in tasks(batch):
-        sgd = torch.optim.SGD(network.parameters(), lr=optimizer.alpha)
-        with higher.innerloop_ctx(network, sgd, copy_initial_weights=False) as (functional, inner):
+        sgd = torch.optim.SGD(start.parameters(), lr=optimizer.alpha)
+        with higher.innerloop_ctx(start, sgd, copy_initial_weights=False) as (functional, inner):
             for _ in range(5):
                 inner.step(F.cross_entropy(functional(task.support_x), task.support_y))
             total = total + F.cross_entropy(functional(task.query_x), task.query_y) / 2
-    found = torch.autograd.grad(total, list(network.parameters()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(total, list(start.parameters()), allow_unused=True, materialize_grads=True)
     worst = max(
         float((gradients[f"network.{n}"] - g).abs().max())
-        for (n, _), g in zip(network.named_parameters(), found, strict=True)
+        for (n, _), g in zip(start.named_parameters(), found, strict=True)
     )
     return Record(name, "loop = higher", worst < 1e-12, "largest difference of the meta-gradient, K = 5", worst)
 
 
-def _start(name: str) -> Record:
-    optimizer = small(name)
+def _start(name: str, network: str, options: Options) -> Record:
+    optimizer = small(name, network, options)
     if not optimizer.card.starts_as_maml:
         return Record(name, "starts as MAML", True, "not claimed")
+    plain = small("maml", network, {key: value for key, value in options.items() if key in COMMON_OPTIONS})
     task = tasks(random_batch(1))[0]
-    own, maml = (adapt(o, task.support_x, task.support_y, 5).params for o in (optimizer, small("maml")))
+    own, maml = (adapt(o, task.support_x, task.support_y, 5).params for o in (optimizer, plain))
     worst = max(float((own[n] - maml[n]).abs().max()) for n in maml)
     return Record(name, "starts as MAML", worst < 1e-12, "largest difference of φ_5", worst)
 
 
-def _dead(name: str) -> Record:
-    """Meta-parameters whose gradient is exactly zero at the start and after one and two meta-steps, at 84×84 pixels."""
-    optimizer = small(name, channels=32, image_shape=(3, 84, 84), ways=5).float()
+def _dead(name: str, network: str = "cnn4", options: Options | None = None) -> Record:
+    """Meta-parameters whose gradient is exactly zero at the start and after one and two meta-steps.
+
+    On cnn4 at 84×84 pixels and 32 channels, where a share is told; elsewhere small.
+    """
+    large: dict[str, Any] = {"image_shape": (3, 84, 84), "ways": 5} if network == "cnn4" else {}
+    optimizer = small(name, network, options, channels=32 if large else None, **large).float()
     most = {n: torch.zeros_like(p) for n, p in optimizer.named_parameters()}
     for step in range(3):
-        batch = random_batch(1, image_shape=(3, 84, 84), ways=5, query=1, dtype=torch.float32, seed=step)
+        batch = random_batch(1, query=1, dtype=torch.float32, seed=step, **large)
         gradients = meta_gradient(optimizer, batch, STEPS, "loop", noise=draw(optimizer, 1, seed=step))[1]
         for n, parameter in optimizer.named_parameters():
             most[n] = torch.maximum(most[n], gradients[n].abs())
             parameter.data = parameter.data - 1e-3 * gradients[n].sign()
-    task = tasks(random_batch(1, image_shape=(3, 84, 84), ways=5, query=1, dtype=torch.float32))[0]
-    slopes = support_gradient(optimizer, optimizer.start(), task.support_x, task.support_y, create_graph=False)[1]
-    unused = [n for n, slope in slopes.items() if not slope.any()]
+    task = tasks(random_batch(1, query=1, dtype=torch.float32, **large))[0]
+    own: dict[str, Tensor] = {n: p for n, p in optimizer.network.named_parameters() if not n.startswith("inserted.")}
+    loss = optimizer.loss(own, task.support_x, task.support_y)
+    slopes = torch.autograd.grad(loss, list(own.values()), allow_unused=True, materialize_grads=True)
+    unused = [n for n, slope in zip(own, slopes, strict=True) if not slope.any()]
     dead = [n for n, value in most.items() if not value.any()]
     dead = [n for n in dead if not any(n == f"network.{u}" or key(u) in n for u in unused)]
     count = sum(int((value == 0).sum()) for value in most.values())
@@ -138,13 +195,20 @@ def _dead(name: str) -> Record:
 
 
 def small(
-    name: str, *, channels: int = 4, image_shape: tuple[int, int, int] = (1, 16, 16), ways: int = 3
+    name: str,
+    network: str = "cnn4",
+    options: Options | None = None,
+    *,
+    channels: int | None = None,
+    image_shape: tuple[int, int, int] = (1, 16, 16),
+    ways: int = 3,
 ) -> InnerOptimizer:
-    """The method on a CNN4 of fixed start, in float64."""
+    """The method on a network of fixed start, in float64; 4 channels, or 2 where the network multiplies them."""
+    width = channels or (2 if network == "resnet12" else 4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = networks.create("cnn4", ways=ways, image_shape=image_shape, channels=channels).double()
-        return optimizers.create(name, network, alpha=0.05)
+        start = networks.create(network, ways=ways, image_shape=image_shape, channels=width).double()
+        return optimizers.create(name, start, **{"alpha": 0.05, **(options or {})})
 
 
 def random_batch(

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.files import write_atomic
-from benchmark.flags import add_data_root, add_results, output
+from benchmark.flags import add_data_root, add_option, add_results, method_options, output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", default="all", metavar="A,B|all", help="default: all")
+    add_option(parser)
+    parser.add_argument(
+        "--network",
+        default="cnn4,cnn2,resnet12",
+        metavar="NAME[,NAME]",
+        help="where derivatives are checked, small; default: cnn4,cnn2,resnet12",
+    )
     parser.add_argument(
         "--checkpoints",
         nargs="+",
@@ -29,19 +36,39 @@ def main(arguments: argparse.Namespace) -> int:
     """Print what was checked and how far off it was; 1 if a check failed."""
     import optimizers
     from benchmark.verify import verify
+    from benchmark.verify_derivatives import NETWORKS
 
     methods = [word.strip() for word in arguments.methods.split(",") if word.strip()]
     if not methods:
         raise UserError("--methods is empty; name some, or all")
     if "all" in methods:
         methods = optimizers.available()
+    try:
+        methods = [optimizers.resolve(word) for word in methods]
+    except optimizers.UnknownMethod as error:
+        raise UserError(str(error)) from None
+    options = method_options(arguments.option, methods)
+    networks = [word.strip() for word in arguments.network.split(",") if word.strip()]
+    for word in networks or [arguments.network]:
+        if word not in NETWORKS:
+            raise UserError(
+                f"--network: {word!r} is none of {', '.join(NETWORKS)}{nearest(word, NETWORKS)}, which verify checks on"
+            )
     for path in arguments.checkpoints:
         if not (path / "spec.json").exists():
             raise UserError(f"{path} is not the directory of a run; expected one that holds spec.json, below results/")
     console = output()
     results = arguments.results if arguments.results.is_dir() else None
     console.record = arguments.output is not None
-    records = verify(methods, arguments.checkpoints, console=console, data_root=arguments.data_root, results=results)
+    records = verify(
+        methods,
+        arguments.checkpoints,
+        console=console,
+        data_root=arguments.data_root,
+        results=results,
+        networks=networks,
+        options=options,
+    )
     if arguments.output is not None:
         text = f"$ {arguments.command_line}\n\n{console.export_text()}"
         write_atomic(arguments.output, "".join(f"{line.rstrip()}\n" for line in text.splitlines()).encode())

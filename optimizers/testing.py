@@ -98,8 +98,11 @@ def finite_differences(
     *,
     epsilon: float = 1e-5,
     seed: int = 0,
+    together: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """Per meta-parameter: the derivative of `value` along a random direction by `gradients`, and by differences.
+
+    With `together`, along one direction in all of them at once, under the name ``all``: quick where they are many.
 
     `value()` evaluates the scalar whose meta-gradient `gradients` claims to be; the differences are central, with step
     `epsilon`. Stopped gradients are held at their values, so that both speak of the same function.
@@ -108,15 +111,19 @@ def finite_differences(
     found: dict[str, tuple[float, float]] = {}
     with hold() as held:
         value()
-        for name, parameter in optimizer.named_parameters():
-            direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
-            kept, ends = parameter.detach().clone(), []
+        named = dict(optimizer.named_parameters())
+        for label, names in {"all": list(named)}.items() if together else ((name, [name]) for name in named):
+            direction = {n: torch.randn(named[n].shape, generator=generator, dtype=torch.float64) for n in names}
+            kept, ends = {n: named[n].detach().clone() for n in names}, []
             for sign in (1, -1):
                 held.again()
-                parameter.data = kept + sign * epsilon * direction
+                for n, start in kept.items():
+                    named[n].data = start + sign * epsilon * direction[n].to(start)
                 ends.append(value().item())
-            parameter.data = kept
-            found[name] = float((gradients[name] * direction).sum()), (ends[0] - ends[1]) / (2 * epsilon)
+            for n, start in kept.items():
+                named[n].data = start
+            exact = sum(float((gradients[n] * direction[n].to(gradients[n])).sum()) for n in names)
+            found[label] = exact, (ends[0] - ends[1]) / (2 * epsilon)
     return found
 
 

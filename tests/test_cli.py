@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark import cli, run_verb, show_verbs
+from benchmark import cli, flags, run_verb, show_verbs
 from benchmark.errors import UserError
 from tests.conftest import ROOT, Command
 from tests.report.builder import build_run
@@ -61,6 +61,12 @@ from tests.report.builder import build_run
         ("report --results nowhere", "python -m benchmark run"),
         ("status --results nowhere", "python -m benchmark run"),
         ("list mdd", "did you mean 'md'"),
+        ("verify --methods ecml --option gama=1", "ecml has no option 'gama' (did you mean 'gamma'?)"),
+        ("verify --methods ecml --option adapt=haed", "ecml on cnn4: adapt='haed' matches no parameter"),
+        ("verify --methods ecml --option md.sigma=exp", "'md' is not among --methods"),
+        ("verify --methods ecml --option gamma", "--option takes [METHOD.]KEY=VALUE"),
+        ("verify --methods ecml --network cnn5", "'cnn5' is none of cnn4, cnn2, resnet12 (did you mean 'cnn4'?)"),
+        ("verify --methods mdd", "did you mean 'md'"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +79,15 @@ def test_wrong_input_is_one_line_and_exit_2(line: str, says: str, capsys: pytest
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("line", ["status --option adapt=body", "list --option x=1", "verify --iterations 5"])
+def test_a_flag_of_another_verb_is_not_suggested(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) == 2
+    flag = line.split()[1]
+    shown = capsys.readouterr().err
+    assert f"unknown flag {flag!r}" in shown
+    assert f"did you mean {flag!r}" not in shown
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,12 +106,12 @@ def test_all_is_every_method_once() -> None:
 
 
 def test_options_reach_the_methods_they_name() -> None:
-    assert run_verb._method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
+    assert flags.method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
         "md": {"sigma": "exp", "adapt": "head", "first_order": True},
         "maml": {"adapt": "head", "first_order": True},
     }
     with pytest.raises(UserError, match="did you mean 'maml'"):
-        run_verb._method_options(["mal.adapt=head"], ["maml"])
+        flags.method_options(["mal.adapt=head"], ["maml"])
 
 
 def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 
+import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 import optimizers
@@ -13,7 +15,15 @@ from benchmark.errors import UserError
 from benchmark.report import findings
 from optimizers.gd import GradientDescent
 
-FAST = ("contract", "loop = finite differences", "loop = vmap", "loop = higher", "starts as MAML", "no gradient at all")
+FAST = (
+    "contract",
+    "loop = finite differences",
+    "loop = primitives",
+    "loop = vmap",
+    "loop = higher",
+    "starts as MAML",
+    "no gradient at all",
+)
 
 
 def run(*methods, **options):
@@ -29,8 +39,55 @@ def test_a_sound_method_passes_every_check():
     assert records["maml", "loop = higher"].value < 1e-12
     assert records["counter-example", "z₂ + 3 z₁"].geometry.least == pytest.approx(-0.5)
     assert records["maml", "start"].cosine == pytest.approx(1)
-    assert "9 of 9 checks passed" in text
+    assert "10 of 10 checks passed" in text
     assert "-0.5000" in text
+
+
+def test_a_method_on_every_network():
+    out = io.StringIO()
+    records = verb.verify(["maml"], console=Console(file=out, width=200), networks=("cnn2", "resnet12"))
+    assert all(record.passed for record in records)
+    for network in ("cnn2", "resnet12"):
+        assert f"maml on {network}" in out.getvalue()
+        assert [record.check for record in records if record.network == network] == list(FAST[1:])
+
+
+def test_a_variant_is_verified_and_its_geometry_kept_nowhere(tmp_path):
+    options = {"ecml": {"adapt": "body", "penalty": "ratio"}}
+    records, text = run("ecml", "gd", networks=("cnn2",), options=options, results=tmp_path)
+    assert all(record.passed for record in records.values())
+    assert "ecml adapt=body penalty=ratio on cnn2" in text
+    body = (p for n, p in verify_derivatives.small("maml").network.named_parameters() if not n.startswith("head"))
+    assert records["ecml", "start"].parameters == sum(p.numel() for p in body)
+    assert pd.read_csv(tmp_path / "geometry.csv")["method"].tolist() == ["maml"]
+
+
+def test_options_that_the_kits_network_cannot_take_are_not_asked_of_it():
+    record = verify_derivatives.contract("maml", {"adapt": "norm*"})
+    assert record.passed
+    assert record.detail.startswith("not asked")
+    assert verify_derivatives.contract("maml", {"adapt": "head"}).detail.startswith("rules card")
+
+
+@pytest.mark.parametrize("check", [verify_derivatives._primitives, verify_derivatives._differences])
+@pytest.mark.parametrize("network", ["cnn2", "resnet12"])
+def test_a_pull_back_vmapped_around_batch_norm_fails(network, check):
+    class Fault(GradientDescent):
+        def objective(self, task, trajectory):
+            def outputs(phi):
+                return self.predict(trajectory.params | phi, task.support_x).flatten()
+
+            last = {n: p for n, p in trajectory.params.items() if "conv3" in n or "norm2" in n}
+            value, pull = torch.func.vjp(outputs, last)
+            rows = torch.func.vmap(lambda e: pull(e)[0])(torch.eye(len(value), dtype=value.dtype))
+            return super().objective(task, trajectory) + sum(r.square().sum() for r in rows.values()) / 100
+
+    optimizers.register("fault", Fault)
+    try:
+        assert not check("fault", network, {}).passed
+        assert check("maml", network, {}).passed
+    finally:
+        optimizers.unregister("fault")
 
 
 def test_dead_meta_parameters_are_counted():
