@@ -24,7 +24,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from optimizers.modes import Shape, group, modes
 from optimizers.products import Layer, chains, listed
@@ -47,17 +46,6 @@ def pyramid(sizes: Shape) -> list[Shape]:
     for _ in range(DEPTH):
         chain.append(halved(chain[-1]))
     return chain
-
-
-def switched_on(y: Tensor, bias: Tensor) -> Tensor:
-    """Raise, in place, the bias of every unit whose pre-activation `y` is below zero until it is as far above.
-
-    z differs little between tasks, so that a ReLU that is off at the start is off for every task: without this half of
-    the units, and a whole layer of one or two units in half of all draws, would never train. Returns the raised `y`.
-    """
-    lift = 2 * F.relu(-y)
-    bias.add_(lift)
-    return y + lift
 
 
 class ModeLayer(nn.Module):
@@ -84,12 +72,6 @@ class ModeLayer(nn.Module):
         """What it does to its input, with or without a ReLU behind it."""
         return Layer(listed(self.weight), self.bias, relu)
 
-    @torch.no_grad()
-    def switch_on(self, x: Tensor) -> Tensor:
-        """:func:`switched_on` for every unit at the input `x`; the output, all positive."""
-        [y] = chains([x], [[self.layer()]])
-        return switched_on(y, self.bias)
-
 
 class ModeMLP(nn.Module):
     """ReLU(ModeLayer) once for each step of `chain`: [G, *chain[0]] → [G, *chain[-1]]."""
@@ -101,11 +83,6 @@ class ModeMLP(nn.Module):
     def chain(self) -> list[Layer]:
         """Its layers."""
         return [cast(ModeLayer, layer).layer(relu=True) for layer in self.layers]
-
-    def switch_on(self, x: Tensor) -> None:
-        """:meth:`ModeLayer.switch_on` for every layer in turn, at the input `x`."""
-        for layer in self.layers:
-            x = cast(ModeLayer, layer).switch_on(x)
 
 
 class BlockIAF(nn.Module):
@@ -121,8 +98,6 @@ class BlockIAF(nn.Module):
         Scale as a function of a: ``exp``, or ``sigmoid`` for the bounded 2·sigmoid.
     zero:
         Mode matrices of the heads that start at zero: ``last`` (everything trains) or ``all`` (as released).
-    all_on:
-        Raise biases so that no hidden unit is off at `start` (:func:`switched_on`); as released, False.
     """
 
     to_blocks: Tensor
@@ -135,7 +110,6 @@ class BlockIAF(nn.Module):
         *,
         sigma: str = "exp",
         zero: str = "last",
-        all_on: bool = False,
     ) -> None:
         super().__init__()
         self.sigma, self.zero = sigma, zero
@@ -174,8 +148,6 @@ class BlockIAF(nn.Module):
         out_blocks = [name for block in self.blocks[1:] for name in block]
         self.register_buffer("to_blocks", _moves(in_groups, coded, size).to(like.device), persistent=False)
         self.register_buffer("to_groups", _moves(out_blocks, out_groups, size).to(like.device), persistent=False)
-        if all_on:
-            self._switch_on({name: value.detach() for name, value in start.items()})
 
     def forward(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """z → φ, both keyed by name."""
@@ -244,16 +216,6 @@ class BlockIAF(nn.Module):
         coded = [stacks[int(i)][: self.coded[int(i)]] for i in self.encoders]
         codes = chains(coded, [mlp.chain() for mlp in _mlps(self.encoders).values()])
         return torch.cat([code.flatten() for code in codes]).index_select(0, self.to_blocks)
-
-    @torch.no_grad()
-    def _switch_on(self, z: Mapping[str, Tensor]) -> None:
-        stacks = [g.stack(z) for g in self.groups]
-        for i, encoder in _mlps(self.encoders).items():
-            encoder.switch_on(stacks[int(i)][: self.coded[int(i)]])
-        for link, known in zip(cast("Iterable[nn.Linear]", self.links), self.known, strict=True):
-            switched_on(link(self._codes(stacks)[:known]), link.bias)
-        for i, x in self._decoder_inputs(stacks).items():
-            _mlps(self.decoders)[i].switch_on(x)
 
 
 def _mlps(modules: nn.ModuleDict) -> Mapping[str, ModeMLP]:

@@ -54,8 +54,8 @@ def layer(module, index, x):
 
 
 def reference(g, z, sigma=torch.exp):
-    """φ, and the outputs of all ReLUs, tensor by tensor: encoders, link, ReLU, decoders, heads."""
-    codes, phi, hidden = {}, {}, []
+    """φ tensor by tensor: encoders, link, ReLU, decoders, heads."""
+    codes, phi = {}, {}
     earlier = {name for block in g.blocks[:-1] for name in block}
     later = {name for block in g.blocks[1:] for name in block}
     for i, block in enumerate(g.blocks):
@@ -71,11 +71,9 @@ def reference(g, z, sigma=torch.exp):
                 shape = modes(z[name].shape)
                 size = torch.Size(pyramid(shape)[-1]).numel()
                 x, inputs = inputs[:size].reshape(pyramid(shape)[-1]).clamp(min=0), inputs[size:]
-                hidden.append(x)
                 decoder, j = find(g, g.decoders, name, later)
                 for module in decoder.layers:
                     x = layer(module, j, x).clamp(min=0)
-                    hidden.append(x)
                 heads, _ = find(g, g.heads, name, later)
                 a = layer(heads, j, x).reshape(z[name].shape)
                 m = layer(heads, j + len(heads.bias) // 2, x).reshape(z[name].shape)
@@ -86,9 +84,8 @@ def reference(g, z, sigma=torch.exp):
                 encoder, j = find(g, g.encoders, name, earlier)
                 for module in encoder.layers:
                     x = layer(module, j, x).clamp(min=0)
-                    hidden.append(x)
                 codes[name] = x
-    return phi, hidden
+    return phi
 
 
 @pytest.mark.parametrize(("name", "sigma"), [("exp", torch.exp), ("sigmoid", lambda a: 2 / (1 + (-a).exp()))])
@@ -96,7 +93,7 @@ def test_equals_the_equations_tensor_by_tensor(name, sigma):
     g, z = learned(name), points(seed=3)
     phi = g(z)
     assert list(phi) == list(z)
-    for key, expected in reference(g, z, sigma)[0].items():
+    for key, expected in reference(g, z, sigma).items():
         torch.testing.assert_close(phi[key], expected, rtol=1e-12, atol=1e-12)
         assert not torch.allclose(expected, z[key], atol=1e-2)  # the map under test is far from the identity
 
@@ -173,31 +170,26 @@ def test_first_derivatives():
     assert torch.autograd.gradcheck(evaluate, inputs, eps=1e-7, atol=1e-6)
 
 
-@pytest.mark.parametrize("all_on", [True, False])
-def test_all_on_means_that_no_hidden_unit_is_off_at_the_start(all_on):
-    torch.manual_seed(0)
-    _, hidden = reference(BlockIAF(points(), BLOCKS, all_on=all_on), points())
-    assert len(hidden) == 3 * 6 + 3 * 6  # ReLUs of encoders and of decoders, six tensors each
-    assert all((outputs > 0).all() for outputs in hidden) is all_on
-
-
-@pytest.mark.parametrize(("channels", "pixels", "share"), [(32, 28, 0.16), (32, 32, 0.28), (64, 84, 0.90)])
+@pytest.mark.parametrize(("channels", "pixels", "share"), [(32, 28, 0.145), (32, 32, 0.276), (64, 84, 0.895)])
 def test_share_of_the_released_map_that_products_of_zeros_keep_from_training(channels, pixels, share):
     """As the card of md-released has it: parameters with no gradient at the start or after three steps, no ReLU off."""
     torch.manual_seed(0)
     network = networks.create("cnn4", 5, (1 if pixels == 28 else 3, pixels, pixels), channels)
-    start = {name: value.detach() for name, value in network.named_parameters()}
-    g = BlockIAF(start, network.blocks(), zero="all", all_on=True)
+    start = {name: value.detach().abs() for name, value in network.named_parameters()}
+    g = BlockIAF(start, network.blocks(), zero="all")
+    for name, parameter in g.named_parameters():  # with z ≥ 0, no ReLU is off
+        if name.startswith(("encoders", "decoders", "links")):
+            parameter.data = parameter.data.abs() + 0.1 * name.endswith("bias")
     seen = [torch.zeros(p.shape, dtype=torch.bool) for p in g.parameters()]
     for _ in range(4):
-        phi = g({name: z + 0.01 * torch.randn_like(z) for name, z in start.items()})
+        phi = g({name: z + 0.01 * torch.rand_like(z) for name, z in start.items()})
         loss = torch.stack([(value * torch.randn_like(value)).sum() for value in phi.values()]).sum()
         found = torch.autograd.grad(loss, list(g.parameters()))
         for parameter, mark, gradient in zip(g.parameters(), seen, found, strict=True):
             mark |= gradient != 0
             parameter.data -= 1e-3 * gradient.sign()
     dead = sum(int((~mark).sum()) for mark in seen)
-    assert dead / sum(mark.numel() for mark in seen) == pytest.approx(share, abs=0.01)
+    assert dead / sum(mark.numel() for mark in seen) == pytest.approx(share, abs=0.001)
 
 
 def test_one_block_is_elementwise_and_has_no_conditioner():
