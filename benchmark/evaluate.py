@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmark import data
-from benchmark.data import pixels
+from benchmark.data import nearest_centroid
 from benchmark.data.episodes import Batch
 from benchmark.data.storage import SPLITS
+from benchmark.engine.parallel import Group
+from benchmark.engine.shutdown import Interrupted
 from benchmark.metagrad import evaluate_batch
-from benchmark.parallel import Group
 from benchmark.spec import RunSpec
-from benchmark.stopping import Interrupted
 from optimizers.base import InnerOptimizer
 
 CHUNK = 8
@@ -84,7 +84,7 @@ def measure_floor(
     for start in range(0, spec.tasks, CHUNK):
         indices = range(start, min(start + CHUNK, spec.tasks))
         batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, indices)
-        accuracy, nll = pixels.evaluate(batch)
+        accuracy, nll = nearest_centroid.evaluate(batch)
         tables.append(pd.DataFrame({"task": list(indices), "accuracy": accuracy.numpy(), "nll": nll.numpy()}))
         on_rows(indices.stop)
         if should_stop():

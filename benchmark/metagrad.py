@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from benchmark import functional, fused
 from benchmark.adapt import adapt
+from benchmark.engine import fused, task_gradient
 from benchmark.errors import UserError, nearest
 from optimizers.base import InnerOptimizer
 
@@ -113,7 +113,7 @@ def _gradients(
             named = {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
             yield loss.detach(), named, 1 / total
         return
-    one = functional.task_gradient(optimizer, steps, recompute=recompute)
+    one = task_gradient.task_gradient(optimizer, steps, recompute=recompute)
     theta = {name: p.detach() for name, p in wanted.items()}
     if strategy == "vmap":  # which knows no other layout in torch 2.10
         theta = {name: p.contiguous() for name, p in theta.items()}

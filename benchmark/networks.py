@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark import fused
+from benchmark.engine import fused
 from benchmark.errors import UserError, nearest
 
 

@@ -4,7 +4,7 @@ Two recipes for every method. *controlled*: one network, one meta-optimizer, one
 that only the lower-level optimizer differs; its values depend on the data set, never on the method. *published*: what
 each method's authors ran, width, meta-optimizer, schedule and protocol included, so that a row can be held against the
 number in its paper. A *preset* sizes the controlled recipe: ``quick`` for a laptop, ``paper`` for the budget that the
-published rows had. *Tuned* is the controlled recipe with what :mod:`benchmark.tune` chose for each method.
+published rows had. *Tuned* is the controlled recipe with what :mod:`benchmark.runs.tune` chose for each method.
 
 All step sizes are for the *mean* support loss. Code that divides a summed cross-entropy by the shots, as MAML's does,
 has an inner gradient `ways` times as large: its 0.01 is 0.05 here in 5-way tasks.

@@ -21,7 +21,7 @@ from typing import Any
 from benchmark.errors import UserError, nearest
 
 SCHEMA = 2
-"""Of names and spec.json; :mod:`benchmark.schema_one` has the names that came before."""
+"""Of names and spec.json; :mod:`benchmark.runs.schema_one` has the names that came before."""
 RECIPES = ("controlled", "published", "tuned")
 LONGEST = 48
 """Letters of a data set or method that a run's name shows: file systems end at 255."""

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from benchmark import data
+from benchmark.engine.parallel import Group
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
 from benchmark.evaluate import draw_noise, draw_tasks, measure
 from benchmark.metagrad import choose, meta_gradient
-from benchmark.parallel import Group
 from benchmark.spec import RunSpec
 from benchmark.statistics import task_interval
-from benchmark.stopping import Interrupted
 from optimizers.base import InnerOptimizer
 
 

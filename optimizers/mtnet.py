@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State, key, parameters
 from optimizers.errors import BadOption
-from optimizers.stopgrad import stop_gradient
+from optimizers.tensors.stop_gradient import stop_gradient
 
 
 class MTNet(InnerOptimizer):

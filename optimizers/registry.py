@@ -28,16 +28,16 @@ GROUP = "inner_optimizers"
 Factory = Callable[..., "InnerOptimizer"]
 
 _BUILTIN = {
-    "maml": "optimizers.gd:GradientDescent",
-    "metasgd": "optimizers.diagonal:MetaSGD",
+    "maml": "optimizers.maml:GradientDescent",
+    "metasgd": "optimizers.metasgd:MetaSGD",
     "mtnet": "optimizers.mtnet:MTNet",
     "warpgrad": "optimizers.warpgrad:WarpGrad",
-    "metacurvature": "optimizers.kronecker:MetaCurvature",
-    "metakfo": "optimizers.kfo:MetaKFO",
+    "metacurvature": "optimizers.metacurvature:MetaCurvature",
+    "metakfo": "optimizers.metakfo:MetaKFO",
     "ecml": "optimizers.ecml:ECML",
-    "md": "optimizers.mirror:MirrorDescent",
-    "md-released": "optimizers.mirror:MirrorDescentReleased",
-    "md-convex": "optimizers.mirror:MirrorDescentConvex",
+    "md": "optimizers.md:MirrorDescent",
+    "md-released": "optimizers.md:MirrorDescentReleased",
+    "md-convex": "optimizers.md:MirrorDescentConvex",
 }
 
 aliases = {"gd": "maml", "mirror-descent": "md", "meta-sgd": "metasgd", "meta-curvature": "metacurvature"}

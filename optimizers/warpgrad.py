@@ -18,7 +18,7 @@ from torch.func import functional_call, grad
 from optimizers.base import Card, InnerOptimizer, Params, State, Task, Trajectory
 from optimizers.errors import choice
 from optimizers.mtnet import insertable
-from optimizers.stopgrad import stop_gradient
+from optimizers.tensors.stop_gradient import stop_gradient
 
 
 class WarpGrad(InnerOptimizer):

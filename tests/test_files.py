@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from benchmark import timing_verb, verify_verb
-from benchmark import verify as verification
+from benchmark.cli import time as timing_verb
+from benchmark.cli import verify as verify_verb
 from benchmark.errors import UserError
 from benchmark.files import merge_rows
-from benchmark.report import export, figures
-from benchmark.report.figures import Drawing
-from benchmark.verify_derivatives import Record
-from optimizers.geometry import Geometry
+from benchmark.report import export
+from benchmark.report.figures import draw
+from benchmark.report.figures.draw import Drawing
+from benchmark.verify import methods as verification
+from benchmark.verify.derivatives import Record
+from benchmark.verify.geometry import Geometry
 
 RECORD = Record("md", "start", True, "", geometry=Geometry(1.0, 1.0, 0.0, 0.0, 1.0), cosine=1.0)
 TIMED = pd.DataFrame(
@@ -38,7 +40,7 @@ WRITERS = {
     "geometry.csv": lambda path: verification.write_geometry([RECORD], path),
     "rows.csv": lambda path: merge_rows(path, pd.DataFrame({"a": [1], "b": [2]}), ("a",)),
     "tasks.csv": lambda path: export.write(pd.DataFrame({"a": [1]}), path),
-    "fig1.png": lambda path: figures.save(Drawing("fig1", "", "", Figure()), path.parent),
+    "fig1.png": lambda path: draw.save(Drawing("fig1", "", "", Figure()), path.parent),
     "cost.png": lambda path: timing_verb.save(TIMED, path.parent),
 }
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 import optimizers
-from benchmark import assembly, checkpoints, data, train
-from benchmark.parallel import Group
+from benchmark import data, train
+from benchmark.engine.parallel import Group
+from benchmark.engine.shutdown import Interrupted
+from benchmark.runs import assembly, checkpoints
 from benchmark.spec import RunSpec
-from benchmark.stopping import Interrupted
 from optimizers.base import Card, InnerOptimizer
 from tests.robustness.helpers import COMMON, TINY, execute, numbers, tiny
 from tests.robustness.test_kill import StopAt
@@ -170,9 +171,9 @@ def test_a_method_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_factor_has_a_flag_and_a_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark import cli
+    from benchmark.cli import parser
 
     flags = ["run", "--methods", "maml", "--dry-run", "--results", str(tmp_path)]
-    assert cli.main([*flags, "--geometry-lr", "0.5"]) == 0
-    assert cli.main([*flags, "--geometry-lr", "0"]) != 0
+    assert parser.main([*flags, "--geometry-lr", "0.5"]) == 0
+    assert parser.main([*flags, "--geometry-lr", "0"]) != 0
     assert "geometry_lr must be above 0" in capsys.readouterr().err

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import optimizers
-from benchmark import assembly, cli, data
+from benchmark import data
+from benchmark.cli import parser
 from benchmark.recipes import CONTROLLED, PUBLISHED, SAME, is_general, remark, resolve
+from benchmark.runs import assembly
 from benchmark.spec import RunSpec
 from tests.conftest import Command
 
@@ -169,9 +171,9 @@ def test_the_remark_names_data_set_recipe_and_methods() -> None:
 def test_the_plan_and_a_run_say_so(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     says = "glyphs has no recipe of its own (controlled, paper): it runs by the general one, see docs/recipes.md"
     flags = ["run", "--methods", "maml", "--preset", "paper", "--results", str(tmp_path)]
-    assert cli.main([*flags, "--dry-run"]) == 0
+    assert parser.main([*flags, "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines().count(says) == 1
-    assert cli.main([*flags[:3], *flags[5:], "--dry-run"]) == 0
+    assert parser.main([*flags[:3], *flags[5:], "--dry-run"]) == 0
     assert "of its own" not in capsys.readouterr().out
     tiny = {
         "iterations": 0,

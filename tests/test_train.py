@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import optimizers
-from benchmark import assembly, data, evaluate, train
+from benchmark import data, evaluate, train
+from benchmark.engine.parallel import Group
 from benchmark.metagrad import Evaluation, meta_gradient
-from benchmark.parallel import Group
+from benchmark.runs import assembly
 from benchmark.spec import RunSpec
 
 CPU = torch.device("cpu")

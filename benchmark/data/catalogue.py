@@ -144,8 +144,8 @@ def _load_known(name: str, base: Path) -> Dataset:
 
 def _load_path(path: Path, base: Path, options: dict[str, Any]) -> Dataset:
     """Import a path on first use, under a key of where it lies, what it holds and the options; then open it."""
-    from benchmark.data.folders import slug
-    from benchmark.data.sources import Folder
+    from benchmark.data.importing.folders import slug
+    from benchmark.data.importing.sources import Folder
 
     if not path.exists():
         raise UserError(f"no data set, file or folder {str(path)!r}")
@@ -163,8 +163,8 @@ def _load_path(path: Path, base: Path, options: dict[str, Any]) -> Dataset:
 
 def planner(name: str, options: dict[str, Any]) -> Callable[[Any], Any]:
     """The function source → plan of a data set."""
-    from benchmark.data import folders, formats, imagenet
-    from benchmark.data.decode import Look
+    from benchmark.data.importing import folders, formats, imagenet
+    from benchmark.data.importing.decode import Look
 
     entry = ENTRIES.get(name)
     if entry is None:
@@ -185,13 +185,13 @@ def planner(name: str, options: dict[str, Any]) -> Callable[[Any], Any]:
 def import_dataset(
     name: str, path: str | os.PathLike[str], root: Root = None, *, progress: Any = None, **options: Any
 ) -> Any:
-    """Import a set from what the user has; returns :class:`benchmark.data.build.Imported`.
+    """Import a set from what the user has; returns :class:`benchmark.data.importing.build.Imported`.
 
     A name of the catalogue is read by its official split; any other name becomes a set of its own from class folders,
-    with the options of :func:`benchmark.data.folders.folders`.
+    with the options of :func:`benchmark.data.importing.folders.folders`.
     """
-    from benchmark.data.build import build
-    from benchmark.data.sources import open_source
+    from benchmark.data.importing.build import build
+    from benchmark.data.importing.sources import open_source
 
     name = "omniglot" if name == ROTATED else name
     if name in BUILT_IN:

@@ -9,7 +9,6 @@ faces), the groups are first dealt out to support and query: none serves both.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,6 +17,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from benchmark.data.draws import Batch, task_words
+from benchmark.data.sine import sample_sine
 from benchmark.data.storage import SPLITS, Dataset
 from benchmark.errors import UserError, nearest
 
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
 _CHUNK_TASKS = 64  # tasks sorted together
 _ABSENT = np.iinfo(np.int64).max
 _LAST = np.uint64(_ABSENT)  # no key, shifted right by one, is larger
-
-
-class Batch(NamedTuple):
-    """``T`` tasks. Images are float32 in [0, 1], ``[T, S, C, H, W]``, class after class; labels are int64 ``[T, S]``.
-
-    Regression tasks have inputs ``[T, S, 1]`` and float32 targets ``[T, S, 1]``.
-    """
-
-    support_x: torch.Tensor
-    support_y: torch.Tensor
-    query_x: torch.Tensor
-    query_y: torch.Tensor
 
 
 class _Table(NamedTuple):
@@ -71,13 +60,6 @@ def _table(dataset: Dataset, split: str) -> _Table:
         rank,
         np.array([len(c.groups or ()) for _, c in members], dtype=np.int64),
     )
-
-
-def task_words(dataset: str, split: str, ways: int, shots: int, seed: int, index: int, count: int) -> np.ndarray:
-    """``count`` random uint64 of one task, the same on every platform and numpy release."""
-    text = repr((dataset, split, int(ways), int(shots), int(seed), int(index)))
-    key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
-    return np.random.Philox(key=key).random_raw(count)
 
 
 def _draw(
@@ -200,8 +182,6 @@ def sample(
 
     check(dataset, split, ways, shots, query)
     if dataset.kind == "regression":
-        from benchmark.data.sine import sample_sine
-
         return sample_sine(dataset, split, shots, query, seed, indices)
     drawn = [
         _draw(dataset, split, ways, shots, query, seed, indices[start : start + _CHUNK_TASKS])

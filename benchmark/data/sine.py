@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.data.episodes import Batch, task_words
+from benchmark.data.draws import Batch, task_words
 from benchmark.data.storage import Dataset
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)

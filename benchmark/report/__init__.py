@@ -1,4 +1,4 @@
-"""Results become an answer: tables, figures, claims and one page, made from what :mod:`benchmark.store` reads.
+"""Results become an answer: tables, figures, claims and one page, made from what :mod:`benchmark.runs.store` reads.
 
 Everything here is a function of the runs on disk. Nothing imports torch, nothing is measured, nothing is repaired: a
 run that diverged, is unfinished or is alone is shown as such.

@@ -24,12 +24,15 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import write_atomic
-from benchmark.report import caveats, claims, figures, formats, page, pairs, plot_geometry, plots, table, tuning
+from benchmark.report import caveats, formats, pairs, table, tuning
+from benchmark.report.claims import judge
+from benchmark.report.figures import draw, geometry, plots
+from benchmark.report.figures.style import styled
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import Group, group_runs
-from benchmark.report.style import styled
-from benchmark.store import load_runs
+from benchmark.report.html import page
+from benchmark.runs.store import load_runs
 
 MANY = 16
 """From this many figures on it pays to start processes that save them."""
@@ -45,7 +48,7 @@ def write(results: Path, reports: Path) -> list[Path]:
     groups = group_runs(runs)
     findings = read_findings(results)
     compared = pairs.frame(groups)
-    judged = claims.judge(groups, compared, findings)
+    judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)
     step_ms = findings.step_cost.to_dict()
     parts = {
@@ -54,8 +57,8 @@ def write(results: Path, reports: Path) -> list[Path]:
         "table1.tex": formats.latex(groups, step_ms),
         "pairs.md": pairs.markdown(groups, compared),
         "pairs.csv": compared.to_csv(index=False),
-        "claims.md": claims.markdown(judged),
-        "claims.csv": claims.frame(judged).to_csv(index=False),
+        "claims.md": judge.markdown(judged),
+        "claims.csv": judge.frame(judged).to_csv(index=False),
         "warnings.md": "# Before you believe a number\n\n"
         + "".join(f"- {formats.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
     }
@@ -78,25 +81,25 @@ def _write(path: Path, content: str) -> Path:
     return path
 
 
-def drawings(groups: Sequence[Group], compared: pd.DataFrame, findings: Findings) -> Iterator[figures.Drawing]:
+def drawings(groups: Sequence[Group], compared: pd.DataFrame, findings: Findings) -> Iterator[draw.Drawing]:
     """Every figure that these groups give, one at a time."""
     for group in groups:
         for shots in group.shots:
-            drawing = figures.fig1(group, shots)
+            drawing = draw.fig1(group, shots)
             if drawing is not None:
                 yield drawing
         yield from plots.draw(group, compared, findings)
-    shape = plot_geometry.geometry(findings)
+    shape = geometry.geometry(findings)
     if shape is not None:
         yield shape
 
 
-def save_all(drawn: Sequence[figures.Drawing], folder: Path) -> list[Path]:
+def save_all(drawn: Sequence[draw.Drawing], folder: Path) -> list[Path]:
     """Save every drawing in every format; many of them in processes, one for each core."""
     folder.mkdir(parents=True, exist_ok=True)
     workers = min(os.cpu_count() or 1, len(drawn) // 8)
     if len(drawn) < MANY or workers < 2:
-        return [path for drawing in drawn for path in figures.save(drawing, folder)]
+        return [path for drawing in drawn for path in draw.save(drawing, folder)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         saved = pool.map(_save, drawn, [folder] * len(drawn), chunksize=4)
         return [path for paths in saved for path in paths]
@@ -104,12 +107,12 @@ def save_all(drawn: Sequence[figures.Drawing], folder: Path) -> list[Path]:
 
 def remove_stale(folder: Path, stems: set[str]) -> None:
     """Delete the figures of an earlier report that this one does not have: nobody would see that they are old."""
-    kind = re.compile(rf"({'|'.join(figures.KINDS)})(-[a-z0-9-]+)?")
+    kind = re.compile(rf"({'|'.join(draw.KINDS)})(-[a-z0-9-]+)?")
     for path in folder.iterdir():
-        if path.suffix[1:] in figures.FORMATS and path.stem not in stems and kind.fullmatch(path.stem):
+        if path.suffix[1:] in draw.FORMATS and path.stem not in stems and kind.fullmatch(path.stem):
             path.unlink()
 
 
-def _save(drawing: figures.Drawing, folder: Path) -> list[Path]:
+def _save(drawing: draw.Drawing, folder: Path) -> list[Path]:
     with styled():
-        return figures.save(drawing, folder)
+        return draw.save(drawing, folder)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from benchmark import statistics
 from benchmark.report.cell import FLOOR
+from benchmark.report.claims.verdict import join
 from benchmark.report.group import Group
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
-from benchmark.report.verdict import join
-from benchmark.store import Run
+from benchmark.runs.store import Run
 
 VERSIONS = {
     "version": "versions of this suite",

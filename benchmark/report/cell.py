@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark import statistics
+from benchmark.runs.store import Run
 from benchmark.statistics import Band, Interval
-from benchmark.store import Run
 
 NEUTRAL = {"adapt": "all", "first_order": False}
 """Options of every method whose usual value needs no mention."""

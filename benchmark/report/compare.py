@@ -16,8 +16,8 @@ from benchmark import statistics
 from benchmark.errors import UserError, nearest
 from benchmark.report import pairs, words
 from benchmark.report.cell import Cell
-from benchmark.report.cli import readable
 from benchmark.report.group import Group, group_runs
+from benchmark.report.listing import readable
 from benchmark.statistics import Interval
 
 

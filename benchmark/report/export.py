@@ -21,7 +21,7 @@ from benchmark.files import replacing
 from benchmark.report.cell import TRACES, trace
 from benchmark.report.group import group_runs
 from benchmark.report.published import method_title
-from benchmark.store import Run
+from benchmark.runs.store import Run
 
 LEVELS = ("all", "runs", "tasks", "steps")
 SUFFIXES = (".csv", ".csv.gz", ".parquet")

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.report.cell import FLOOR, NEUTRAL, Cell, is_plain
 from benchmark.report.published import dataset_title, method_order, method_title
-from benchmark.store import Run
+from benchmark.runs.store import Run
 
 NOT_KNOBS = {"name", "method", "options", "dataset", "ways", "shots", "seed", "recipe"}
 """Fields of a spec that place a run; every other one is a knob."""

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from benchmark.report.group import Group, group_runs
 from benchmark.report.published import RECONSTRUCTED, dataset_title, reference
 from benchmark.report.words import NONE, plus_minus, text
-from benchmark.store import Run
+from benchmark.runs.store import Run
 
 SHOTS_A_TABLE = 2
 """Columns of two numbers of shots are what 80 characters hold."""

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmark.cards import NETWORKS  # noqa: E402
+from benchmark.cli.cards import NETWORKS  # noqa: E402
 from benchmark.files import write_atomic  # noqa: E402
 from optimizers import pages, registry  # noqa: E402
 

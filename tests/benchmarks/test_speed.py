@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import optimizers
-from benchmark import peers, timing
-from benchmark.allocator import keep_large_buffers
+from benchmark.engine.allocator import keep_large_buffers
+from benchmark.timing import measure, peers
 
 CPU = torch.device("cpu")
 JOBS = {"32x32 C=32": peers.Job(32, 32), "84x84 C=64": peers.Job(84, 64)}
@@ -19,12 +19,12 @@ JOBS = {"32x32 C=32": peers.Job(32, 32), "84x84 C=64": peers.Job(84, 64)}
 @pytest.mark.parametrize("method", optimizers.available())
 def test_method(benchmark, method, quantity, size):
     keep_large_buffers()
-    subject = timing.subject(method, JOBS[size], CPU)
-    works = timing.works_of(method, *subject, JOBS[size], CPU, "auto", 1, timing.clock_of(CPU))
+    subject = measure.subject(method, JOBS[size], CPU)
+    works = measure.works_of(method, *subject, JOBS[size], CPU, "auto", 1, measure.clock_of(CPU))
     work = next(work for work in works if work.quantity == quantity)
     benchmark.group = f"{quantity}, {size}"
     if quantity == "meta_gradient":
-        benchmark.extra_info.update(timing.counts(*subject, JOBS[size], CPU, "auto"))
+        benchmark.extra_info.update(measure.counts(*subject, JOBS[size], CPU, "auto"))
     if quantity == "adapt_step":
         benchmark.extra_info["steps"] = JOBS[size].steps
     benchmark.pedantic(work.run, rounds=5, warmup_rounds=1)

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 import optimizers
-from optimizers.rules import RULES
+from optimizers.contract.rules import RULES
 from optimizers.testing import check_inner_optimizer
 
 VARIANTS = [

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import optimizers
-from benchmark import fused, networks
+from benchmark import networks
+from benchmark.engine import fused
 from benchmark.metagrad import meta_gradient
-from optimizers.testing import finite_differences, perturb
+from optimizers.contract.kit import finite_differences, perturb
 from tests.engine.helpers import assert_same_gradient, images
 from tests.optimizers.helpers import noise
 

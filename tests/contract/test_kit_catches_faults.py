@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers.diagonal import MetaSGD
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
+from optimizers.metasgd import MetaSGD
 from optimizers.testing import ContractViolation, check_inner_optimizer
 
 

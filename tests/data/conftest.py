@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from benchmark import data
-from benchmark.data import cli, formats
+from benchmark.cli import data as cli
+from benchmark.data.importing import formats
 from benchmark.errors import UserError
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from benchmark import data
-from benchmark.data import decode, sources, verify
+from benchmark.data import verify
+from benchmark.data.importing import decode, sources
 
 
 @pytest.mark.parametrize(

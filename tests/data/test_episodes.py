@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmark import data
-from benchmark.data import episodes, pixels
+from benchmark.data import episodes, nearest_centroid
 from benchmark.data.storage import ClassInfo, Dataset
 from benchmark.errors import UserError
 
@@ -239,7 +239,7 @@ def test_pixels_is_the_nearest_centroid():
         torch.rand(3, 4, 1, 2, 2, generator=generator),
         torch.tensor([[0, 1, 2, 1]] * 3),
     )
-    accuracy, nll = pixels.evaluate(batch)
+    accuracy, nll = nearest_centroid.evaluate(batch)
     for t in range(3):
         centroid = [batch.support_x[t, batch.support_y[t] == c].mean(0) for c in range(3)]
         right, loss = 0, 0.0

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from benchmark import data
-from benchmark.data import fetch
+from benchmark.data.importing import fetch
 from benchmark.errors import UserError
 
 CONTENT = bytes(range(256)) * 3000

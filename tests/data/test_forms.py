@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmark import data
-from benchmark.data import catalogue, formats, imagenet
+from benchmark.data import catalogue
+from benchmark.data.importing import formats, imagenet
 from benchmark.errors import UserError
 
 

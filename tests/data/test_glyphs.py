@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark import data
-from benchmark.data import glyphs, pixels
+from benchmark.data import glyphs, nearest_centroid
 from benchmark.data.storage import Dataset, pixel_hash, set_hash
 
 
@@ -78,7 +78,7 @@ def find(dataset, x):
 def test_distortion_takes_the_task_from_pixels(distort, low, high):
     images, classes, _ = glyphs.render(distort=distort)
     plain = Dataset("glyphs", images, (1, 28, 28), tuple(classes), "")
-    accuracy, _ = pixels.evaluate(data.sample(plain, "test", 5, 1, 15, seed=0, indices=range(400)))
+    accuracy, _ = nearest_centroid.evaluate(data.sample(plain, "test", 5, 1, 15, seed=0, indices=range(400)))
     assert low < accuracy.mean() < high
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmark import data
-from benchmark.data import formats
+from benchmark.data.importing import formats
 from benchmark.errors import UserError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmark import data
-from benchmark.data import build, decode, sources, verify
+from benchmark.data import verify
+from benchmark.data.importing import build, decode, sources
 from benchmark.data.storage import ArrayWriter, ClassInfo, set_hash
 from benchmark.errors import UserError
 

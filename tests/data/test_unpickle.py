@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from benchmark.data import unpickle
+from benchmark.data.importing import unpickle
 from benchmark.errors import UserError
 
 

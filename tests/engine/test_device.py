@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import optimizers
 from benchmark import data, train
-from benchmark.assembly import build
+from benchmark.engine.parallel import Group
 from benchmark.metagrad import Task, meta_gradient
-from benchmark.parallel import Group
+from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from tests.engine.helpers import images
 
 META = torch.device("meta")

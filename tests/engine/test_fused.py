@@ -6,7 +6,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 import optimizers
-from benchmark import channels_last, fused, networks
+from benchmark import networks
+from benchmark.engine import fused, fused_kernels
 from benchmark.metagrad import Task, meta_gradient
 
 
@@ -51,10 +52,10 @@ def both_derivatives(block, inputs, which):
 )
 def test_both_derivatives_equal_plain(shape, piece_bytes, few, with_x, which, monkeypatch):
     if not few:
-        monkeypatch.setattr(channels_last, "FEW_VALUES", 0)
-        monkeypatch.setattr(channels_last, "FEW_ROWS", 0)
+        monkeypatch.setattr(fused_kernels, "FEW_VALUES", 0)
+        monkeypatch.setattr(fused_kernels, "FEW_ROWS", 0)
     if piece_bytes:
-        monkeypatch.setattr(channels_last, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(fused_kernels, "PIECE_BYTES", piece_bytes)
     inputs = inputs_of(shape, with_x=with_x)
     expected = both_derivatives(plain, inputs, which)
     found = both_derivatives(fused.conv_norm_relu_pool, inputs, which)
@@ -85,8 +86,8 @@ def test_without_a_graph_the_convolution_is_not_kept():
     inputs = inputs_of((6, 3, 8, 8))
     with torch.no_grad():
         torch.testing.assert_close(fused.conv_norm_relu_pool(*inputs), plain(*inputs), rtol=1e-12, atol=1e-12)
-        assert len(channels_last.forward(*inputs, keep=False)[1]) == 0
-        assert len(channels_last.forward(*inputs, keep=True)[1]) == 1
+        assert len(fused_kernels.forward(*inputs, keep=False)[1]) == 0
+        assert len(fused_kernels.forward(*inputs, keep=True)[1]) == 1
 
 
 def test_under_function_transforms():

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
+from benchmark.engine.parallel import Group, WorkerDied, default_workers, launch
 from benchmark.errors import UserError
-from benchmark.parallel import Group, WorkerDied, default_workers, launch
 
 
 def collectives(group, total):
@@ -84,7 +84,7 @@ def test_exit_status_is_rank_zeros():
 
 SLEEPER = r"""
 import os, signal, sys, time
-from benchmark.parallel import launch
+from benchmark.engine.parallel import launch
 
 def wait_for_signal(group):
     def stop(number, frame):

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import optimizers
-from benchmark import fused, metagrad
+from benchmark import metagrad
 from benchmark.adapt import adapt
-from benchmark.counting import peak_bytes
+from benchmark.engine import fused
+from benchmark.engine.counting import peak_bytes
 from benchmark.errors import UserError
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from tests.engine.helpers import NETWORKS, assert_same_gradient, images, settled
 
 CASES = [(method, network) for network in NETWORKS for method in optimizers.available()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.parallel import Group, WorkerDied, launch
+from benchmark.engine.parallel import Group, WorkerDied, launch
 from tests.engine import work
 from tests.engine.helpers import assert_same_gradient
 

@@ -10,8 +10,8 @@ import sys
 import torch
 
 import optimizers
+from benchmark.engine.parallel import launch
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
-from benchmark.parallel import launch
 from tests.engine.helpers import NETWORKS, settled
 
 

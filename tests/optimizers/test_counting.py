@@ -9,8 +9,8 @@ from torch import nn
 
 import optimizers
 from benchmark import networks
-from optimizers.convex_map import ConvexMap
 from optimizers.counting import multiply_adds, step_multiply_adds
+from optimizers.maps.convex import ConvexMap
 
 WAYS, CHANNELS, SIDE = 5, 4, 16
 WEIGHTS = [(4, 3, 9), (4, 4, 9), (4, 4, 9), (4, 4, 9), (5, 4)]

@@ -9,7 +9,7 @@ from benchmark import networks
 from benchmark.adapt import adapt
 from benchmark.metagrad import meta_gradient
 from optimizers import BadOption, create
-from optimizers.testing import perturb
+from optimizers.contract.kit import perturb
 from tests.optimizers import helpers
 
 

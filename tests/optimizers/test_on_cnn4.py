@@ -6,7 +6,7 @@ import torch
 import optimizers
 from benchmark.adapt import adapt
 from benchmark.metagrad import meta_gradient
-from optimizers.testing import finite_differences, perturb
+from optimizers.contract.kit import finite_differences, perturb
 from tests.optimizers.helpers import added, batch, create, noise
 
 ALL = optimizers.available()

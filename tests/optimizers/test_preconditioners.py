@@ -5,7 +5,7 @@ import torch
 
 from benchmark.adapt import adapt
 from optimizers import BadOption
-from optimizers.testing import perturb
+from optimizers.contract.kit import perturb
 from tests.optimizers.helpers import batch, create
 
 

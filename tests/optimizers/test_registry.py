@@ -12,7 +12,7 @@ from torch import nn
 import optimizers
 from optimizers import BadOption, UnknownMethod
 from optimizers.base import COMMON_OPTIONS, Card, InnerOptimizer
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from optimizers.registry import BrokenPlugin
 
 TABLE_1 = ["maml", "metasgd", "mtnet", "warpgrad", "metacurvature", "metakfo", "ecml", "md"]
@@ -150,7 +150,7 @@ def plugins(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-SOUND = "from optimizers.gd import GradientDescent\nclass Method(GradientDescent): pass\n"
+SOUND = "from optimizers.maml import GradientDescent\nclass Method(GradientDescent): pass\n"
 
 
 def test_a_broken_plugin_is_named_and_hides_nothing(plugins):
@@ -169,7 +169,7 @@ def test_a_broken_plugin_is_named_and_hides_nothing(plugins):
     assert "plug_odd:number is neither an InnerOptimizer class nor a callable" in broken["odd"]
     assert "the method name 'md' is taken" in broken["md"]
     assert isinstance(optimizers.create("good", net()), InnerOptimizer)
-    assert type(optimizers.create("md", net())).__module__ == "optimizers.mirror"
+    assert type(optimizers.create("md", net())).__module__ == "optimizers.md"
     with pytest.raises(UnknownMethod, match=r"the plug-in method 'bad' cannot be used: plug_bad:Method of plug_bad"):
         optimizers.create("bad", net())
 

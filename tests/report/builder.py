@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark.files import write_json
+from benchmark.runs.store import SCHEMA, Run, load_run
 from benchmark.spec import RunSpec
-from benchmark.store import SCHEMA, Run, load_run
 
 ENVIRONMENT = {
     "python": "3.12.1",

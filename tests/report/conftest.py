@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.store import Run
+from benchmark.runs.store import Run
 from tests.report.builder import build_run
 
 

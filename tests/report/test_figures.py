@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmark import report
-from benchmark.report import figures
+from benchmark.report.figures import draw
+from benchmark.report.figures.style import KNOWN, looks, styled
 from benchmark.report.group import group_runs
-from benchmark.report.style import KNOWN, looks, styled
-from benchmark.store import load_runs
+from benchmark.runs.store import load_runs
 
 
 def test_fig1_draws_the_mean_trace_of_every_method(add_run, results):
@@ -20,7 +20,7 @@ def test_fig1_draws_the_mean_trace_of_every_method(add_run, results):
     add_run("pixels")
     (group,) = group_runs(load_runs(results))
     with styled():
-        drawing = figures.fig1(group, 1)
+        drawing = draw.fig1(group, 1)
     loss, norm = drawing.figure.axes
     curves = {line.get_label(): line for line in loss.lines if len(line.get_xdata()) > 2}
     assert set(curves) == {"MAML", "MD"}
@@ -40,7 +40,7 @@ def test_traces_that_diverged_are_counted_in_the_legend(add_run, results):
     table.to_csv(run.path / "evaluation.csv", index=False)
     (group,) = group_runs(load_runs(results))
     with styled():
-        drawing = figures.fig1(group, 1)
+        drawing = draw.fig1(group, 1)
     labels = [line.get_label() for line in drawing.figure.axes[0].lines]
     assert "MAML (1 tasks diverged)" in labels
 
@@ -49,7 +49,7 @@ def test_no_trace_no_figure(add_run, results):
     add_run("pixels")
     add_run("maml", state="diverged")
     (group,) = group_runs(load_runs(results))
-    assert figures.fig1(group, 1) is None
+    assert draw.fig1(group, 1) is None
 
 
 def test_write_gives_every_file_and_the_same_bytes_again(add_run, results, tmp_path):
@@ -70,7 +70,7 @@ def test_figures_of_an_earlier_report_do_not_stay(add_run, results, tmp_path):
     folder = tmp_path / "reports" / "figures"
     report.write(results, tmp_path / "reports")
     before = {path.name for path in folder.iterdir()}
-    assert {name.partition("-")[0] for name in before} <= set(figures.KINDS)
+    assert {name.partition("-")[0] for name in before} <= set(draw.KINDS)
     (folder / "mine.png").write_bytes(b"")
     (folder / "fig1-notes.txt").write_bytes(b"")
     for path in results.iterdir():

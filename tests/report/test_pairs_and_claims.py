@@ -8,11 +8,12 @@ import pytest
 import scipy.stats
 
 from benchmark.errors import UserError
-from benchmark.report import claims, findings, pairs
+from benchmark.report import findings, pairs
+from benchmark.report.claims import judge
+from benchmark.report.claims.verdict import FAILS, HOLDS, UNKNOWN, below
 from benchmark.report.group import group_runs
-from benchmark.report.verdict import FAILS, HOLDS, UNKNOWN, below
+from benchmark.runs.store import load_runs
 from benchmark.statistics import Paired
-from benchmark.store import load_runs
 
 
 def compared(results):
@@ -23,7 +24,7 @@ def compared(results):
 def judged(results, **tables):
     groups, frame = compared(results)
     known = findings.read(results)
-    return {claim.key: claim for claim in claims.judge(groups, frame, known)}
+    return {claim.key: claim for claim in judge.judge(groups, frame, known)}
 
 
 def test_differences_are_paired_by_task_and_seed(add_run, results):
@@ -112,10 +113,10 @@ def test_verdicts():
 
 def test_every_claim_has_a_verdict_even_without_results(results):
     found = judged(results)
-    assert set(found) == set(claims.STATEMENTS)
+    assert set(found) == set(judge.STATEMENTS)
     assert {claim.verdict for claim in found.values()} == {UNKNOWN}
-    assert len(claims.frame(list(found.values()))) == len(found)
-    assert "Not enough evidence" in claims.markdown(list(found.values()))
+    assert len(judge.frame(list(found.values()))) == len(found)
+    assert "Not enough evidence" in judge.markdown(list(found.values()))
 
 
 def test_the_printed_order_is_confirmed_or_reversed(add_run, results):

@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmark.report import formats, published, table, words
 from benchmark.report.group import group_runs
 from benchmark.report.terminal import print_table
-from benchmark.store import load_runs
+from benchmark.runs.store import load_runs
 
 
 def shown(results, width=80, terminal=False):

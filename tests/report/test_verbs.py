@@ -15,13 +15,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.cli import main
+from benchmark.cli import compare as compare_verb
+from benchmark.cli import export as export_verb
+from benchmark.cli import report as report_verb
+from benchmark.cli.parser import main
 from benchmark.errors import UserError
 from benchmark.files import parse_table
-from benchmark.report import cli, export
+from benchmark.report import export, listing
 from benchmark.report.compare import compare, ratios
 from benchmark.report.published import TITLES
-from benchmark.store import load_runs
+from benchmark.runs.store import load_runs
 from tests.report.builder import build_run
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +41,7 @@ def test_compare_two_methods(add_run, results):
         "maml", accuracy=np.full(50, 0.5), status={"meta_parameters": 100, "wall_s": {"train": 10.0, "evaluate": 5.0}}
     )
     add_run("md", accuracy=np.tile([0.55, 0.65], 25), status={"meta_parameters": 300, "wall_s": {"train": 15.0}})
-    text = said(cli.compare, a="md", b="maml", results=results)
+    text = said(compare_verb.main, a="md", b="maml", results=results)
     assert "5-way 1-shot glyphs, controlled recipe" in text
     assert "difference +10.00 points" in text
     assert "larger on 50, equal on 0, smaller on 0 of 50 tasks" in text
@@ -53,7 +56,7 @@ def test_compared_means_subtract(add_run, results):
     """MAML on 50 tasks, 60 % over all of them and 50 % over the first 40; MD on these 40, one of them diverged."""
     add_run("maml", accuracy=np.repeat([0.5, 1.0], [40, 10]))
     add_run("md", accuracy=[np.nan, *np.tile([0.5, 0.7], 19), 0.6], nll=[np.nan, *[1.2] * 39])
-    text = said(cli.compare, a="md", b="maml", results=results)
+    text = said(compare_verb.main, a="md", b="maml", results=results)
     half = 100 * 1.96 * 0.1 * np.sqrt(38 / 39) / np.sqrt(39)  # 38 tasks are 0.1 off the mean, one is 0
     assert f"MD: 60.00 ± {half:.2f} (diverged on 1 of 40 tasks)" in text
     assert "MAML: 50.00 ± 0.00\n" in text
@@ -68,7 +71,7 @@ def test_compared_means_subtract_over_seeds(add_run, results):
     add_run("maml", seed=2, accuracy=np.full(20, 0.9))
     add_run("md", seed=0, accuracy=np.full(20, 0.8))
     add_run("md", seed=1, accuracy=np.full(40, 0.5))
-    text = said(cli.compare, a="md", b="maml", results=results)
+    text = said(compare_verb.main, a="md", b="maml", results=results)
     half = 100 * 1.96 * 0.1 * np.sqrt((1 / 20 + 1 / 40) / 2)
     assert f"MAML: 36.67 ± {half:.2f} (3 seeds)" in text
     assert "MD: 60.00 ± 0.00 (2 seeds)" in text
@@ -81,7 +84,7 @@ def test_equal_tasks_need_no_word_and_print_the_score_of_the_table(add_run, resu
         add_run("maml", seed=seed, tasks=50)
         add_run("md", seed=seed, tasks=50, mean=0.6)
     (found,) = compare("md", "maml", results)
-    text = said(cli.compare, a="md", b="maml", results=results)
+    text = said(compare_verb.main, a="md", b="maml", results=results)
     assert "means over" not in text
     for name, cell in zip(found.names, found.cells, strict=True):
         assert f"{name}: {cell.score.mean:.2f} ± {cell.score.half:.2f} (2 seeds)" in text
@@ -91,7 +94,7 @@ def test_compare_two_folders(tmp_path):
     for name, mean in (("before", 0.5), ("after", 0.5)):
         build_run(tmp_path / name, "maml", mean=mean)
         build_run(tmp_path / name, "md", mean=mean + 0.1 * (name == "after"))
-    text = said(cli.compare, a=str(tmp_path / "after"), b=str(tmp_path / "before"), results=tmp_path)
+    text = said(compare_verb.main, a=str(tmp_path / "after"), b=str(tmp_path / "before"), results=tmp_path)
     assert "no difference beyond chance" in text
     assert f"MD in {tmp_path / 'after'} is better" in text
 
@@ -116,14 +119,14 @@ def test_compare_says_what_it_cannot_compare(add_run, results, tmp_path):
         compare(str(results), "maml", results)
     with pytest.raises(UserError, match="no such results folder"):
         compare("md", "maml", tmp_path / "nowhere")
-    assert "nothing to compare" in said(cli.compare, a="warpgrad", b="maml", results=results)
-    assert "MetaSGD" in said(cli.compare, a="MetaSGD (channels=16)", b="maml", results=results)
+    assert "nothing to compare" in said(compare_verb.main, a="warpgrad", b="maml", results=results)
+    assert "MetaSGD" in said(compare_verb.main, a="MetaSGD (channels=16)", b="maml", results=results)
 
 
 def test_export_without_a_file_prints(add_run, results, tmp_path, capsys):
     add_run("maml", tasks=7)
-    said(cli.export, results=results, output=None, level="tasks")
-    said(cli.export, results=results, output=tmp_path / "tasks.csv", level="tasks")
+    said(export_verb.main, results=results, output=None, level="tasks")
+    said(export_verb.main, results=results, output=tmp_path / "tasks.csv", level="tasks")
     assert capsys.readouterr().out == (tmp_path / "tasks.csv").read_text()
 
 
@@ -132,7 +135,7 @@ def test_export_holds_everything_once(add_run, results, tmp_path):
     add_run("pixels", tasks=7)
     add_run("md", tasks=7, state="diverged")
     path = tmp_path / "all.csv"
-    assert "lines" in said(cli.export, results=results, output=path, level="all")
+    assert "lines" in said(export_verb.main, results=results, output=path, level="all")
     table = parse_table(path.read_bytes())
     run = next(run for run in load_runs(results) if run.spec["method"] == "maml")
     mine = table[table["run"] == run.name]
@@ -197,17 +200,17 @@ def test_list_runs(add_run, results):
     add_run("maml", accuracy=np.full(10, 0.5))
     add_run("md", state="diverged")
     out = io.StringIO()
-    cli.list_runs(argparse.Namespace(results=results), Console(file=out, width=200))
+    listing.print_runs(listing.readable(results), Console(file=out, width=200))
     assert "50.00" in out.getvalue()
     assert "diverged" in out.getvalue()
     out = io.StringIO()
-    cli.list_runs(argparse.Namespace(results=results), Console(file=out, width=80))
+    listing.print_runs(listing.readable(results), Console(file=out, width=80))
     assert max(map(len, out.getvalue().splitlines())) <= 80
 
 
 def test_report_verb_prints_the_table_and_the_files(add_run, results, tmp_path):
     add_run("maml", tasks=20)
-    text = said(cli.report, results=results, reports=tmp_path / "reports")
+    text = said(report_verb.main, results=results, reports=tmp_path / "reports")
     assert "| MAML" in text
     assert str(tmp_path / "reports" / "index.html") in text
 
@@ -217,7 +220,8 @@ def test_the_reading_path_needs_no_torch():
         "import sys, argparse\n"
         "sys.modules['torch'] = None\n"
         "from benchmark import report, statistics\n"
-        "from benchmark.report import build, cli, compare, export, listing, terminal\n"
+        "from benchmark.cli import parser\n"
+        "from benchmark.report import build, compare, export, listing, terminal\n"
         "assert 'optimizers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
@@ -226,9 +230,9 @@ def test_the_reading_path_needs_no_torch():
 def test_verbs_are_declared_without_loading_anything_heavy():
     script = (
         "import sys, argparse\n"
-        "from benchmark.report import cli\n"
-        "for add in (cli.add_report_arguments, cli.add_compare_arguments, cli.add_export_arguments):\n"
-        "    add(argparse.ArgumentParser())\n"
+        "from benchmark.cli import compare, export, report\n"
+        "for verb in (report, compare, export):\n"
+        "    verb.add_arguments(argparse.ArgumentParser())\n"
         "assert not {'pandas', 'matplotlib', 'scipy', 'numpy', 'torch'} & set(sys.modules), sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import checkpoints, plans, runner, store
-from benchmark.parallel import Group
-from benchmark.progress import Reporter
+from benchmark.engine.parallel import Group
+from benchmark.engine.shutdown import Stop
+from benchmark.runs import checkpoints, plan, store
+from benchmark.runs import run as runner
+from benchmark.runs.progress import Reporter
 from benchmark.spec import RunSpec
-from benchmark.stopping import Stop
 
 COMMON: dict[str, Any] = {
     "iterations": 6,
@@ -45,7 +46,7 @@ def execute(results: Path, spec: RunSpec = TINY, stop: Stop | None = None, **con
 def execute_all(results: Path, *specs: RunSpec, console: Console | None = None, **context: Any) -> dict[str, str]:
     """Run a plan here, as the command line does."""
     where = runner.Context(results=results, device="cpu", **context)
-    return plans.run_all(specs, where, group=Group(), reporter=Reporter(console))
+    return plan.run_all(specs, where, group=Group(), reporter=Reporter(console))
 
 
 def numbers(path: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmark import data
 from optimizers.base import Params, Task, Trajectory
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from tests.robustness.helpers import TINY
 
 NAN = float("nan")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from benchmark.allocator import keep_large_buffers
-from benchmark.stopping import Interrupted, Stop
+from benchmark.engine.allocator import keep_large_buffers
+from benchmark.engine.shutdown import Interrupted, Stop
 from tests.robustness.helpers import GLYPHS, execute, tiny
 
 

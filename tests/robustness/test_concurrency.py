@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import UserError
+from benchmark.runs.store import RunDirectory, is_alive, load_runs
 from benchmark.spec import RunSpec
-from benchmark.store import RunDirectory, is_alive, load_runs
-from benchmark.verify import write_geometry
-from benchmark.verify_derivatives import Record
-from optimizers.geometry import Geometry
+from benchmark.verify.derivatives import Record
+from benchmark.verify.geometry import Geometry
+from benchmark.verify.methods import write_geometry
 from tests.robustness.helpers import GLYPHS, TINY, execute, execute_all, numbers, state, tiny
 
 

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark import checkpoints, cli, runner, store
+from benchmark.cli import parser
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
-from benchmark.stopping import Interrupted
-from benchmark.store import load_run, load_runs
+from benchmark.runs import checkpoints, store
+from benchmark.runs import run as runner
+from benchmark.runs.store import load_run, load_runs
 from tests.report.builder import build_run
 from tests.robustness.helpers import DAMAGES, TINY, cut, execute, execute_all, numbers, state, tiny
 from tests.robustness.test_kill import StopAt
@@ -144,7 +146,7 @@ def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.
     assert [run.name for run in load_runs(results, reasons.append, tables=True)] == [run.name for run in good]
     assert [run.path.name in reason for run, reason in zip(sorted(bad, key=lambda r: r.name), reasons, strict=True)]
     for words in (["status"], ["report", "--reports", str(reports)], ["list", "runs"]):
-        assert cli.main([*words, "--results", str(results)]) == 0
+        assert parser.main([*words, "--results", str(results)]) == 0
         shown = capsys.readouterr()
         assert all(run.name[:20] in shown.out for run in good) or words[0] == "report"
         assert "MD" in shown.out or words[0] != "report"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark import assembly, data, store
+from benchmark import data
+from benchmark.runs import assembly, store
 from tests.robustness.helpers import GLYPHS, TINY, execute, execute_all, numbers, tiny
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmark import checkpoints, cli, runner, store
+from benchmark.cli import parser
 from benchmark.report.caveats import warnings
 from benchmark.report.group import group_runs
+from benchmark.runs import checkpoints, store
+from benchmark.runs import run as runner
 from tests.robustness.helpers import TINY, execute, execute_all, numbers, tiny
 from tests.robustness.poisons import POISONS
 
@@ -43,7 +45,7 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(tmp_path: Path, capsys:
     spec = tiny(method="outer-loss")
     execute_all(tmp_path / "results", spec, TINY)
     for words in (["status"], ["list", "runs"], ["report", "--reports", str(tmp_path / "reports")]):
-        assert cli.main([*words, "--results", str(tmp_path / "results")]) == 0
+        assert parser.main([*words, "--results", str(tmp_path / "results")]) == 0
         assert "diverged" in capsys.readouterr().out
     for name in ("table1.md", "table1.csv", "table1.tex", "index.html", "warnings.md"):
         assert "diverged" in (tmp_path / "reports" / name).read_text(), name

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import optimizers
-from benchmark import assembly, data
+from benchmark import data
 from benchmark.adapt import adapt
 from benchmark.data.episodes import class_names
 from benchmark.metagrad import evaluate_batch, meta_gradient
 from benchmark.recipes import FLOOR
+from benchmark.runs import assembly
 from tests.robustness.helpers import GLYPHS, execute, tiny
 
 Call = tuple[str, tuple[int, ...], str]

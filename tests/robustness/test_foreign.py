@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import checkpoints, cli, data
+from benchmark import data
+from benchmark.cli import parser
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
+from benchmark.runs import checkpoints
+from benchmark.runs.store import RunDirectory, load_run
 from benchmark.spec import RunSpec
-from benchmark.stopping import Interrupted
-from benchmark.store import RunDirectory, load_run
 from tests.conftest import ROOT
 from tests.report.builder import build_run
 from tests.robustness.helpers import TINY, execute, state, tiny
@@ -126,8 +128,8 @@ def test_a_malicious_data_file_is_refused_and_nothing_runs(tmp_path: Path) -> No
 
 SERIALIZERS = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 ALLOWED = {
-    ("benchmark/parallel.py", "pickle"),  # between a process and the workers that it started
-    ("benchmark/data/unpickle.py", "pickle"),  # an unpickler that admits plain data alone
+    ("benchmark/engine/parallel.py", "pickle"),  # between a process and the workers that it started
+    ("benchmark/data/importing/unpickle.py", "pickle"),  # an unpickler that admits plain data alone
 }
 
 
@@ -221,9 +223,9 @@ def test_text_from_files_is_shown_as_text(tmp_path: Path, capsys: pytest.Capture
     """In the terminal; the page has a test of its own beside the report."""
     message = "[/red] [link=x]<b>[bold red]"
     build_run(tmp_path, state="failed", status={"message": message, "updated": "[/x]"}, dataset="[red]/[/red]")
-    assert cli.main(["status", "--results", str(tmp_path)]) == 0
+    assert parser.main(["status", "--results", str(tmp_path)]) == 0
     assert message in capsys.readouterr().out
-    assert cli.main(["list", "runs", "--results", str(tmp_path)]) == 0
+    assert parser.main(["list", "runs", "--results", str(tmp_path)]) == 0
 
 
 def test_a_run_of_another_spec_under_the_same_name_is_not_taken(

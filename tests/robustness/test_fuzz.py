@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from benchmark import checkpoints, cli, data
+from benchmark import data
+from benchmark.cli import parser
 from benchmark.errors import UserError
 from benchmark.report.terminal import print_table
+from benchmark.runs import checkpoints
+from benchmark.runs.store import load_run, load_runs
 from benchmark.spec import RunSpec
-from benchmark.store import load_run, load_runs
 from tests.report.builder import build_run
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -95,8 +97,8 @@ def look(results: Path) -> None:
     assert len(runs) + len(reasons) == 1
     print_table(runs, Console(file=io.StringIO(), width=100))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as shown:
-        assert cli.main(["status", "--results", str(results)]) in (0, 2)
-        assert cli.main(["list", "runs", "--results", str(results)]) in (0, 2)
+        assert parser.main(["status", "--results", str(results)]) in (0, 2)
+        assert parser.main(["list", "runs", "--results", str(results)]) in (0, 2)
     assert "Traceback" not in shown.getvalue()
 
 
@@ -210,7 +212,7 @@ WORDS = st.sampled_from(
 def test_command_lines(methods: str, flags: dict[str, str]) -> None:
     line = ["run", "--methods", methods, "--dry-run", *(f"{flag}={value}" for flag, value in flags.items())]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as shown:
-        status = cli.main([*line, "--results", "/nonexistent/results"])
+        status = parser.main([*line, "--results", "/nonexistent/results"])
     assert status in (0, 2)
     if status:
         assert shown.getvalue().startswith("error: ")

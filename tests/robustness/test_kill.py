@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import evaluate, store
+from benchmark import evaluate
+from benchmark.engine.shutdown import Interrupted, Stop
+from benchmark.runs import store
 from benchmark.spec import RunSpec
-from benchmark.stopping import Interrupted, Stop
 from tests.conftest import ROOT
 from tests.robustness.helpers import TINY, execute, numbers, state
 
@@ -126,7 +127,7 @@ import sys, time
 from pathlib import Path
 import optimizers
 from benchmark import stopping
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from tests.robustness.helpers import execute_all, tiny
 
 class Slow(GradientDescent):

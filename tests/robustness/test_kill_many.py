@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import store
+from benchmark.runs import store
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
 from tests.robustness.helpers import execute, numbers
@@ -79,7 +79,7 @@ import sys
 from pathlib import Path
 import optimizers, torch
 from benchmark import parallel, plans, runner
-from optimizers.gd import GradientDescent
+from optimizers.maml import GradientDescent
 from tests.robustness.helpers import tiny
 
 class Hungry(GradientDescent):

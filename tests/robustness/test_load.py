@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import cli
+from benchmark.cli import parser
+from benchmark.runs.store import load_runs
 from benchmark.spec import RunSpec
-from benchmark.store import load_runs
 from tests.conftest import ROOT
 from tests.report.builder import build_run
 
@@ -45,7 +45,7 @@ def test_reading_a_folder_costs_less_than_a_millisecond_a_run(tmp_path: Path) ->
 
 def test_status_of_a_folder_shows_every_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many(tmp_path, 30)
-    assert cli.main(["status", "--results", str(tmp_path)]) == 0
+    assert parser.main(["status", "--results", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("finished") == 30
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from benchmark import checkpoints, runner, store
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
+from benchmark.runs import checkpoints, store
+from benchmark.runs import run as runner
+from benchmark.runs.store import RunDirectory, load_run, load_runs
 from benchmark.spec import RunSpec, knob
-from benchmark.stopping import Interrupted
-from benchmark.store import RunDirectory, load_run, load_runs
 from tests.conftest import ROOT
 from tests.report.builder import build_run
 from tests.robustness.helpers import TINY, execute, numbers

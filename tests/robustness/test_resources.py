@@ -18,10 +18,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmark import assembly, data, parallel, plans, runner, store
+from benchmark import data
+from benchmark.engine import parallel
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
+from benchmark.runs import assembly, plan, store
+from benchmark.runs import run as runner
 from benchmark.spec import RunSpec
-from benchmark.stopping import Interrupted
 from tests.robustness.helpers import COMMON, TINY, execute, execute_all, numbers, state, tiny
 from tests.robustness.poisons import OutOfMemory, Witness
 from tests.robustness.test_kill import StopAt
@@ -76,13 +79,13 @@ def test_a_failure_in_one_worker_ends_its_run_not_the_plan(tmp_path: Path, monke
             if spec.seed == 1:
                 with pytest.raises(Interrupted):
                     execute(context.results, spec, stop=StopAt(2))
-                raise plans.RunFailed(states | {spec.name: "oom"}, spec.name, "CUDA out of memory", True)
+                raise plan.RunFailed(states | {spec.name: "oom"}, spec.name, "CUDA out of memory", True)
             states[spec.name] = execute(context.results, spec)
         return states
 
     monkeypatch.setattr(parallel, "launch", launch)
     context = runner.Context(results=tmp_path)
-    states = plans.launch_plan(specs, context, workers=2, device=torch.device("cpu"))
+    states = plan.launch_plan(specs, context, workers=2, device=torch.device("cpu"))
     assert list(states.values()) == ["finished", "oom", "finished", "finished"]
     assert started == [[0, 1, 2, 3], [2, 3]]
     failed = store.load_run(tmp_path / specs[1].name)

@@ -63,7 +63,7 @@ except ConnectionRefusedError as error:
 else:
     raise AssertionError("the network was not shut")
 
-from benchmark.cli import main
+from benchmark.cli.parser import main
 
 folders = ["--results", sys.argv[1], "--reports", sys.argv[2]]
 tiny = "--methods maml --iterations 2 --tasks 4 --channels 4 --validate-every 2 --validation-tasks 2 --workers 1"

@@ -1,0 +1,79 @@
+"""Flags and output that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmark.errors import UserError, nearest
+
+RESULTS = Path("results")
+
+
+def add_results(parser: argparse._ActionsContainer, default: Path = RESULTS) -> None:
+    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=f"default: {default}")
+
+
+def add_reports(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+
+
+def add_data_root(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="imported data sets; default: $BENCHMARK_DATA or the user's cache folder",
+    )
+
+
+def add_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="[METHOD.]KEY=VALUE",
+        help="an option of one method, or of every method; repeatable",
+    )
+
+
+def method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["md.sigma=exp", "adapt=head"]`` → options by method."""
+    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    for text in texts:
+        key, equals, written = text.partition("=")
+        method, dot, name = key.rpartition(".")
+        if not equals or not name:
+            raise UserError(f"--option takes [METHOD.]KEY=VALUE, got {text!r}")
+        if dot and method not in methods:
+            raise UserError(f"--option {text}: {method!r} is not among --methods{nearest(method, methods)}")
+        value: Any = written
+        with contextlib.suppress(ValueError):
+            value = json.loads(written.lower() if written.lower() in ("true", "false") else written)
+        for each in [method] if dot else methods:
+            found[each][name] = value
+    return found
+
+
+def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
+    """The type of a flag that takes whole numbers separated by commas, each once."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+        except ValueError:
+            raise UserError(f"{flag} must be whole numbers separated by commas, got {text!r}") from None
+
+    return parse
+
+
+def output() -> Console:
+    """Standard output; in a pipe 200 columns wide, whatever the terminal is."""
+    return Console() if sys.stdout.isatty() else Console(width=200)

@@ -1,0 +1,86 @@
+"""The verb ``list``: methods, data sets, networks, presets and runs, or one method in full."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmark import recipes
+from benchmark.cli.flags import add_data_root, add_results, output
+from benchmark.errors import UserError
+from benchmark.spec import RECIPES
+
+HELP = "methods, data sets, networks, presets, runs; or one method in full"
+WHAT = ("methods", "data", "networks", "presets", "runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", nargs="?", metavar="METHOD|" + "|".join(WHAT), help="one method in full, or one list alone"
+    )
+    parser.add_argument("--methods", action="store_const", const="methods", dest="name", help="the methods alone")
+    add_results(parser)
+    add_data_root(parser)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print what `arguments.name` asks for, or all but the runs."""
+    console, name = output(), arguments.name
+    if name == "runs":
+        from benchmark.report.listing import print_runs, readable
+
+        print_runs(readable(arguments.results), console)
+        return
+    if name is not None and name not in WHAT:
+        from benchmark.cli import cards
+
+        try:
+            cards.show(name, console)
+        except ValueError as error:
+            raise UserError(f"{error}; or list one of {', '.join(WHAT)}") from None
+        return
+    shown = {"methods": _methods, "data": _data_sets, "networks": _networks, "presets": _presets}
+    for word in [name] if name else shown:
+        shown[word](console, arguments)
+
+
+def _methods(console: Console, arguments: argparse.Namespace) -> None:
+    import optimizers
+
+    table = Table("method", "what it is", "geometry", title="methods", title_justify="left", box=None)
+    for name in optimizers.available():
+        card = optimizers.card(name)
+        also = [alias for alias, own in optimizers.aliases.items() if own == name]
+        title = (
+            card.title if "reconstructed" in card.title or not card.reconstructed else f"{card.title} (reconstructed)"
+        )
+        table.add_row(f"{name} ({', '.join(also)})" if also else name, title, card.geometry)
+    console.print(table)
+    for name, reason in optimizers.broken().items():
+        console.print(f"plug-in {name} cannot be used: {reason}", markup=False, highlight=False)
+
+
+def _data_sets(console: Console, arguments: argparse.Namespace) -> None:
+    from benchmark import data
+
+    table = Table("data set", "state", title="\ndata sets", title_justify="left", box=None)
+    for entry in data.available(arguments.data_root):
+        table.add_row(str(entry["name"]), str(entry.get("state", "")))
+    console.print(table)
+    console.print(" how to get what is missing: python -m benchmark data list", highlight=False, soft_wrap=True)
+
+
+def _networks(console: Console, arguments: argparse.Namespace) -> None:
+    from benchmark import networks
+
+    console.print(f"\nnetworks      {', '.join(networks.available())}", highlight=False)
+
+
+def _presets(console: Console, arguments: argparse.Namespace) -> None:
+    console.print(f"recipes       {', '.join(RECIPES)}", highlight=False)
+    for preset in recipes.PRESETS:
+        own = (f"{name} {entry.values['iterations']:,}" for name, entry in recipes.CONTROLLED[preset].items())
+        text = ", ".join(own).replace("*", "any other")
+        console.print(f"preset {preset:<6} meta-steps: {text}", highlight=False)

@@ -1,0 +1,101 @@
+"""The command line: verbs, and the one line that a wrong one gets.
+
+Modules that need torch are imported by the verbs that use them, so that help and reports come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import benchmark
+from benchmark.errors import UserError, nearest
+
+PROG = "python -m benchmark"
+VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "verify", "time", "data")
+"""Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors that are one line and name the nearest right word."""
+
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.given = args or ()
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        if "are required:" in message:  # perhaps one was given and misspelt
+            flags = (word.partition("=")[0] for word in self.given if word.startswith("--"))
+            message = next((f"unrecognized arguments: {flag}" for flag in flags if flag not in self.words()), message)
+        wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
+        if wrong:
+            word = (wrong[1] or wrong[2]).partition("=")[0]
+            known = [each for each in self.words() if each != word]  # a right word in a wrong place
+            raise UserError(
+                f"unknown {'flag' if wrong[1] else 'verb'} {word!r}{nearest(word, known)}; see {self.prog} --help"
+            )
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def words(self) -> list[str]:
+        """Every flag and verb of this parser, and of the verb that was given or else of all."""
+        found: list[str] = []
+        for action in self._actions:
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                found += list(action.choices)
+                given = [verb for verb in action.choices if verb in self.given] or list(action.choices)
+                for verb in given:
+                    found += action.choices[verb].words()
+        return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0, 1 for a run that failed, 2 for a wrong command."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _wait_patiently()
+    try:
+        options = _parser().parse_args(arguments)
+        options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
+        status = int(options.verb(options) or 0)
+        sys.stdout.flush()  # here, where a reader that left is caught, and not at exit
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _wait_patiently() -> None:
+    """Let threads that wait for each other sleep after a moment.
+
+    GNU OpenMP's spin for milliseconds, on cores that another process may need; beside busy processes that is many
+    times slower than a short spin, which costs next to nothing on an idle machine. It is read when torch is loaded,
+    so this comes before.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=PROG, description=benchmark.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=benchmark.__version__)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
+
+    for name in VERBS:
+        verb = importlib.import_module(f"benchmark.cli.{name}")
+        made = verbs.add_parser(name, help=verb.HELP, description=verb.HELP, allow_abbrev=False)
+        verb.add_arguments(made)
+        made.set_defaults(verb=verb.main)
+    return parser

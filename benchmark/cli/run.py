@@ -1,0 +1,252 @@
+"""The verb ``run``: flags into specs, specs into a plan, the plan into results and a table.
+
+Flags are made from the fields of :class:`benchmark.spec.RunSpec`: a knob that exists has a flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Column, Table
+
+from benchmark import recipes
+from benchmark.cli.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output
+from benchmark.errors import UserError, nearest
+from benchmark.runs import store, tune
+from benchmark.spec import RECIPES, RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.runs import run as runner
+from benchmark.runs.grid import LISTED, methods_named, with_floor
+
+HELP = "meta-train methods, then measure them on new tasks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", required=True, metavar="A,B|all", help="which methods; see the verb list")
+    parser.add_argument("--shots", type=integers("--shots"), default=(1,), metavar="N[,N]", help="default: 1")
+    parser.add_argument("--seeds", type=integers("--seeds"), default=(0,), metavar="N[,N]", help="default: 0")
+    parser.add_argument(
+        "--recipe",
+        default="controlled",
+        metavar="|".join(RECIPES),
+        help="one setting for all, each method's own, or what was tuned for it; default: controlled",
+    )
+    parser.add_argument(
+        "--tuning",
+        type=lambda text: tune.load(Path(text)),
+        metavar="DIR",
+        help="where tune wrote the values of the recipe tuned",
+    )
+    add_option(parser)
+    add_knobs(parser)
+    add_where(parser)
+
+
+def add_knobs(parser: argparse.ArgumentParser, *, left_out: Sequence[str] = ()) -> None:
+    """A preset, and a flag for every knob but those `left_out`."""
+    parser.add_argument(
+        "--preset",
+        default=None,
+        metavar="|".join(recipes.PRESETS),
+        help="size of the controlled recipe; default: quick",
+    )
+    knobs = parser.add_argument_group("knobs (default: the recipe's)")
+    for knob in dataclasses.fields(RunSpec):
+        if knob.name not in (*LISTED, *left_out):
+            knobs.add_argument(
+                f"--{knob.name.replace('_', '-')}",
+                type=_value(knob),
+                default=None,
+                metavar=str(knob.type).upper(),
+                help=knob.metadata["help"],
+            )
+
+
+def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> None:
+    """Where results and data lie, and how runs execute."""
+    where = parser.add_argument_group("where")
+    add_results(where, results)
+    add_data_root(where)
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …; default: auto")
+    where.add_argument("--strategy", default="auto", metavar="loop|vmap|auto", help="how tasks are batched")
+    where.add_argument(
+        "--recompute",
+        action="store_true",
+        help="repeat inner steps in the backward pass: memory does not grow with --steps",
+    )
+    where.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes that share the tasks; default: one per core (at most the meta-batch), or one per GPU",
+    )
+    where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def knobs_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The knobs that flags of :func:`add_knobs` give."""
+    names = (knob.name for knob in dataclasses.fields(RunSpec) if knob.name not in LISTED)
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+
+
+def _value(knob: dataclasses.Field) -> Callable[[str], Any]:
+    kind = {"int": int, "float": float, "str": str}[str(knob.type)]
+
+    def parse(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            flag = f"--{knob.name.replace('_', '-')}"
+            raise UserError(f"{flag} must be {'a whole number' if kind is int else 'a number'}, got {text!r}") from None
+
+    return parse
+
+
+def plan(arguments: argparse.Namespace) -> list[RunSpec]:
+    """The runs that the flags of ``run`` describe, methods in the order given; the floor is :func:`with_floor`'s."""
+    overrides = knobs_given(arguments)
+    dataset = overrides.get("dataset", "glyphs")
+    methods = methods_named(arguments.methods.split(","))
+    tuned = _tuned_values(arguments, methods, overrides)
+    if arguments.preset and arguments.recipe == "published":
+        raise UserError("--preset sizes the controlled recipe; the published one has its own sizes, so leave it out")
+    options = method_options(arguments.option, methods)
+    specs = []
+    for seed in arguments.seeds:
+        for shots in arguments.shots:
+            for method in methods:
+                chosen = overrides | tuned[method] | {"seed": seed, "options": options.get(method, {})}
+                specs.append(
+                    recipes.resolve(
+                        method,
+                        dataset,
+                        shots=shots,
+                        recipe_name=arguments.recipe,
+                        preset=arguments.preset or recipes.PRESETS[0],
+                        overrides=chosen,
+                    )
+                )
+    return specs
+
+
+def _tuned_values(
+    arguments: argparse.Namespace, methods: Sequence[str], overrides: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """By method: what its tuning chose; nothing for the other recipes."""
+    tuning: tune.Tuning | None = arguments.tuning
+    if (tuning is not None) != (arguments.recipe == "tuned"):
+        raise UserError("--recipe tuned and --tuning DIR, the folder with its tuned.json, go together; give both")
+    if tuning is None:
+        return {method: {} for method in methods}
+    for name in tune.SPACE:
+        if name in overrides:
+            raise UserError(f"--{name.replace('_', '-')} is what was tuned; leave it out, or take --recipe controlled")
+    return {method: tuning.values(method) for method in methods}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Carry out ``run``: 0 when every run has a result, else 1."""
+    specs = plan(arguments)
+    from benchmark import data
+    from benchmark.runs import assembly
+    from benchmark.runs import plan as plans
+
+    dataset = data.load(specs[0].dataset, arguments.data_root)
+    tuning: tune.Tuning | None = arguments.tuning
+    if tuning is not None:
+        tuning.require(specs, dataset.hash)
+        others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
+        if others:
+            print(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}", file=sys.stderr)
+    remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
+    if dataset.kind == "images":
+        specs = with_floor(specs)
+    for spec in specs:
+        assembly.check(spec, dataset)
+    context, workers, device = machinery(arguments, specs[-1].meta_batch)
+    if tuning is not None:
+        methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()
+        context = dataclasses.replace(context, tuning={method: tuning.record(method) for method in methods})
+    if arguments.dry_run:
+        print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
+        return 0
+    if remark:
+        print(remark, file=sys.stderr)
+    states = plans.launch_plan(specs, context, workers=workers, device=device)
+    _print_results(specs, arguments.results)
+    return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
+
+
+def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Context, int, torch.device]:
+    """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
+    from benchmark.engine import parallel
+    from benchmark.metagrad import STRATEGIES
+    from benchmark.runs import environment
+    from benchmark.runs import run as runner
+
+    device = environment.choose_device(arguments.device)
+    if arguments.strategy not in STRATEGIES:
+        raise UserError(
+            f"unknown strategy {arguments.strategy!r}{nearest(arguments.strategy, STRATEGIES)}; "
+            f"expected one of {', '.join(STRATEGIES)}"
+        )
+    workers = arguments.workers if arguments.workers is not None else parallel.default_workers(device, meta_batch)
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}")
+    context = runner.Context(
+        results=arguments.results,
+        data_root=arguments.data_root,
+        device=arguments.device,
+        strategy=arguments.strategy,
+        recompute=arguments.recompute,
+        command=portable(shlex.split(arguments.command_line)),
+    )
+    return context, workers, device
+
+
+def portable(words: Sequence[str]) -> tuple[str, ...]:
+    """A command without the flags that say where files lie: results are moved, and read on other machines."""
+    kept: list[str] = []
+    value_of_a_place = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if value_of_a_place:
+            value_of_a_place = False
+        elif flag in ("--results", "--data-root", "--reports"):
+            value_of_a_place = not equals
+        else:
+            kept.append(word)
+    return tuple(kept)
+
+
+def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str = "") -> None:
+    from benchmark.runs import run as runner
+
+    count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"
+    run = Column("run", overflow="fold")
+    table = Table(run, "state", "iterations", "channels", "α", "K", title=f"{count} ({where})", box=None)
+    for spec in specs:
+        trained = spec.method != recipes.FLOOR
+        numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")
+        table.add_row(spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4))
+    console = output()
+    console.print(table)
+    if remark:
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
+    from benchmark.report import terminal
+
+    found = (store.RunDirectory(results, spec).run() for spec in specs)
+    terminal.print_table([run for run in found if run is not None], output())

@@ -1,0 +1,1 @@
+"""From the forms in which images come, archives, pickles and folders, to one class-indexed array."""

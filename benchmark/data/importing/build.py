@@ -1,0 +1,166 @@
+"""Importing: a source and a plan become one array and one index, or nothing at all.
+
+An importer (:mod:`benchmark.data.importing.formats`) looks at a source and says which classes there are, in which
+split, and where their images lie: a :class:`Plan`. Here the plan is carried out: images are decoded in parallel as they
+come, written to their places, and the set is made visible in one rename. Whatever goes wrong before that (a full disk,
+an interrupt, too many corrupt images) leaves the data folder as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.data.importing.decode import Job, Look, decode_all
+from benchmark.data.importing.sources import Source
+from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, write_index, writing
+from benchmark.errors import UserError
+
+MAX_BAD_SHARE = 0.01  # of images that cannot be decoded
+
+Progress = Callable[[int, int], None]  # images done, images known of so far
+
+
+@dataclass(frozen=True)
+class PlannedClass:
+    """A class and its images: file names in the source, or the images themselves (decoded or encoded)."""
+
+    name: str
+    split: str
+    images: Sequence[str] | Sequence[bytes] | Sequence[np.ndarray] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to import. ``parts`` are lists of classes that are carried out one after another (a pickle at a time)."""
+
+    form: str  # which of the known forms the source has
+    look: Look
+    parts: Iterator[list[PlannedClass]]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: images stored, and (name, reason) of those that were left out."""
+
+    name: str
+    images: int
+    classes: int
+    form: str
+    bad: list[tuple[str, str]]
+
+
+def build(plan: Plan, source: Source, root: Path, name: str, progress: Progress | None = None) -> Imported:
+    """Carry out a plan. Errors: :class:`UserError`, and nothing is left behind."""
+    with writing(root, name) as folder:
+        writer = ArrayWriter(folder, plan.look.shape)
+        try:
+            classes, bad, total = _write_parts(plan, source, writer, progress)
+            classes = _without(classes, {position for position, _, _ in bad}, total, source, bad)
+            pixels, array = writer.close(total, [position for position, _, _ in bad])
+            info = {
+                "source": source.path.name,
+                "source_hash": source.fingerprint(),
+                "form": plan.form,
+                "image": {**asdict(plan.look), "resize": "Lanczos"},
+                **plan.info,
+                "skipped": sorted(f"{image}: {reason}" for _, image, reason in bad),
+            }
+            write_index(folder, name, array, pixels, classes, image_shape=list(plan.look.shape), info=info)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"the disk of {root} is full; nothing was imported, choose another --data-root"
+                ) from error
+            raise UserError(f"importing {source.path.name} failed ({error}); nothing was imported") from error
+        finally:
+            writer.abort()
+    return Imported(name, total - len(bad), len(classes), plan.form, [(image, reason) for _, image, reason in bad])
+
+
+Bad = list[tuple[int, str, str]]  # position, name, reason
+
+
+def _write_parts(
+    plan: Plan, source: Source, writer: ArrayWriter, progress: Progress | None
+) -> tuple[list[ClassInfo], Bad, int]:
+    classes: list[ClassInfo] = []
+    bad: Bad = []
+    total = done = 0
+    for part in plan.parts:
+        first = total
+        classes += [ClassInfo(c.name, c.split, len(c.images)) for c in part]
+        total += sum(len(c.images) for c in part)
+        for positions, images, failed in decode_all(_jobs(part, source, first), plan.look):
+            for start, stop in _runs(positions):
+                writer.write(positions[start], images[start:stop])
+            bad += failed
+            done += len(positions)
+            if progress is not None:
+                progress(done, total)
+    _check_classes(classes, source)
+    return classes, bad, total
+
+
+def _runs(positions: list[int]) -> Iterator[tuple[int, int]]:
+    """Slices of consecutive positions: each is one write."""
+    start = 0
+    for i in range(1, len(positions) + 1):
+        if i == len(positions) or positions[i] != positions[i - 1] + 1:
+            yield start, i
+            start = i
+
+
+def _jobs(part: list[PlannedClass], source: Source, first: int) -> Iterator[Job]:
+    """Every image of a part with its position; files in the order in which the source reads them best."""
+    wanted: dict[str, int] = {}
+    position = first
+    for planned in part:
+        for number, image in enumerate(planned.images):
+            if isinstance(image, str):
+                if image in wanted:
+                    raise UserError(f"{image} is listed twice in {source.path.name}")
+                wanted[image] = position
+            else:
+                yield position, f"{planned.name}[{number}]", image
+            position += 1
+    if wanted:
+        for name, content in source.stream(list(wanted)):
+            yield wanted.pop(name), name, content
+    for name, place in wanted.items():
+        yield place, name, FileNotFoundError("not in the archive")
+
+
+def _check_classes(classes: list[ClassInfo], source: Source) -> None:
+    if not classes:
+        raise UserError(f"no classes of images found in {source.path.name}; expected folders of images, one a class")
+    twice = [name for name, count in Counter(c.name for c in classes).items() if count > 1]
+    if twice:
+        raise UserError(f"class {twice[0]!r} appears twice in {source.path.name}")
+    for c in classes:
+        if c.split not in SPLITS or not c.count:
+            raise UserError(f"class {c.name!r} of {source.path.name} has {c.count} images in split {c.split!r}")
+
+
+def _without(classes: list[ClassInfo], dropped: set[int], total: int, source: Source, bad: Bad) -> list[ClassInfo]:
+    """The classes less the images that could not be decoded; too many of them refuse the import."""
+    if not dropped:
+        return classes
+    named = "; ".join(f"{image} ({reason})" for _, image, reason in bad[:3]) + ("; …" if len(bad) > 3 else "")
+    if len(dropped) > MAX_BAD_SHARE * total:
+        raise UserError(f"{len(dropped)} of {total} images of {source.path.name} are corrupt: {named}; get it again")
+    kept, start = [], 0
+    for c in classes:
+        count = c.count - sum(position in dropped for position in range(start, start + c.count))
+        start += c.count
+        if not count:
+            raise UserError(f"every image of class {c.name!r} of {source.path.name} is corrupt: {named}")
+        kept.append(ClassInfo(c.name, c.split, count))
+    return kept

@@ -1,0 +1,158 @@
+"""miniImageNet and tieredImageNet, in the forms in which they are passed around.
+
+miniImageNet (Vinyals et al. 2016; the split of Ravi & Larochelle 2017) is 100 synsets of 600 images, 64 / 16 / 20. Its
+CSVs name image k of a synset ``n01532829`` + ``0000000k`` + ``.jpg``, where k counts the synset's ILSVRC2012 training
+files in numerical order from one; so the set can be cut from an ILSVRC2012 tree. tieredImageNet (Ren et al. 2018) is
+608 synsets, all their images, 351 / 97 / 160, split by higher category.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmark.data.importing.build import Plan, PlannedClass
+from benchmark.data.importing.decode import Look
+from benchmark.data.importing.formats import (
+    by_label,
+    class_lists,
+    complete,
+    images_by,
+    listed,
+    load_pickle,
+    parent,
+    pick,
+    split_pickles,
+    split_rows,
+    unique,
+)
+from benchmark.data.importing.sources import Source, read_text
+from benchmark.data.storage import SPLITS
+from benchmark.errors import UserError
+
+PER_CLASS = 600
+Table = dict[str, dict[str, list[str]]]  # split → synset → file names as in the CSVs
+
+
+def official_table() -> Table:
+    """The CSVs of Ravi & Larochelle, kept as gaps between successive numbers."""
+    table: Table = {split: {} for split in SPLITS}
+    for split, synset, *gaps in split_rows("miniimagenet"):
+        number, names = 0, []
+        for gap in gaps:
+            number += int(gap)
+            names.append(f"{synset}{number:08d}.jpg")
+        table[split][synset] = names
+    return table
+
+
+def csv_table(source: Source, found: dict[str, str]) -> Table:
+    """The user's own ``train.csv``, ``val.csv`` and ``test.csv`` with columns filename and label."""
+    table: Table = {split: {} for split in SPLITS}
+    for split in SPLITS:
+        rows = csv.DictReader(io.StringIO(read_text(source, found[split])))
+        if not {"filename", "label"} <= set(rows.fieldnames or ()):
+            raise UserError(f"{found[split]}: expected the columns filename and label, found {rows.fieldnames}")
+        for row in rows:
+            table[split].setdefault(row["label"], []).append(row["filename"])
+    return table
+
+
+def mini_imagenet(source: Source, look: Look) -> Plan:
+    """Cache pickles, split pickles, CSVs with images, an ILSVRC2012 tree, or synset folders: whichever it is."""
+    caches = pick(source, r"mini-imagenet-cache-(train|val|test)\.(?:pkl|pickle)")
+    if complete(caches, source):
+        return Plan("mini-imagenet-cache pickles", look, _caches(source, caches))
+    if (plan := split_pickles(source, look)) is not None:
+        return plan
+    csvs = pick(source, r"(train|val|test)\.csv")
+    table = csv_table(source, csvs) if complete(csvs, source) else official_table()
+    synsets = {synset for names in table.values() for synset in names}
+    folders = {synset: names for synset, names in images_by(source, parent).items() if synset in synsets}
+    if not folders:
+        return Plan("CSVs and images", look, iter([_flat(source, table)]))
+    if any(_is_ilsvrc(names) for names in folders.values()):
+        lists = {split: list(names) for split, names in table.items()}
+        whole = listed(folders, lists, source, "miniImageNet")
+        return Plan("ILSVRC2012 tree, cut by the CSVs", look, iter([_cut(whole, table, source)]))
+    lists = {split: list(names) for split, names in table.items()}
+    return Plan("synset folders", look, iter([listed(folders, lists, source, "miniImageNet")]))
+
+
+def _is_ilsvrc(names: list[str]) -> bool:
+    """More files than miniImageNet has, under ILSVRC's own names."""
+    return len(names) > PER_CLASS and all(re.search(r"n\d{8}_\d+\.jpe?g$", name, re.I) for name in names)
+
+
+def _caches(source: Source, found: dict[str, str]) -> Iterator[list[PlannedClass]]:
+    for split in SPLITS:
+        content = load_pickle(source, found[split], "image_data", "class_dict")
+        images = content["image_data"]
+        if not isinstance(images, np.ndarray) or images.ndim != 4:
+            raise UserError(f"{found[split]}: expected image_data of shape [N, H, W, 3], found {np.shape(images)}")
+        planned = []
+        for synset, rows in content["class_dict"].items():
+            if len(rows) and not 0 <= min(rows) <= max(rows) < len(images):
+                raise UserError(f"{found[split]}: class_dict of {synset} points outside its {len(images)} images")
+            planned.append(PlannedClass(str(synset), split, images[list(rows)]))
+        yield planned
+
+
+def _flat(source: Source, table: Table) -> list[PlannedClass]:
+    """Images named as in the CSVs, in one folder."""
+    where = {name.rsplit("/", 1)[-1]: name for name in source.sizes}
+    wanted = [file for synsets in table.values() for files in synsets.values() for file in files]
+    lost = [file for file in wanted if file not in where]
+    if lost:
+        raise UserError(
+            f"{source.path.name}: {len(lost)} of the {len(wanted)} images of miniImageNet are not there, first "
+            f"{lost[0]}; expected cache pickles, images/ with the CSVs, synset folders, or an ILSVRC2012 train folder"
+        )
+    return [
+        PlannedClass(synset, split, [where[file] for file in files])
+        for split, synsets in table.items()
+        for synset, files in synsets.items()
+    ]
+
+
+def _cut(whole: list[PlannedClass], table: Table, source: Source) -> list[PlannedClass]:
+    """The images that the CSVs number, out of all files of each synset in numerical order."""
+    cut = []
+    for c in whole:
+        files = sorted(map(str, c.images), key=lambda name: int(re.findall(r"\d+", name)[-1]))
+        numbers = [int(re.findall(r"(\d{8})\.", file)[0]) for file in table[c.split][c.name]]
+        if max(numbers) > len(files):
+            raise UserError(
+                f"{c.name} in {source.path.name} has {len(files)} files, the CSVs ask for number {max(numbers)}; "
+                "expected the whole ILSVRC2012 training folder"
+            )
+        cut.append(PlannedClass(c.name, c.split, [files[number - 1] for number in numbers]))
+    return cut
+
+
+def tiered_imagenet(source: Source, look: Look) -> Plan:
+    """``{split}_images_png.pkl`` with ``{split}_labels.pkl``, or synset folders (an ILSVRC2012 tree among them)."""
+    images = pick(source, r"(?:.*-)?(train|val|test)_images_png\.pkl")
+    if complete(images, source):
+        labels = pick(source, r"(?:.*-)?(train|val|test)_labels\.pkl")
+        if not complete(labels, source):
+            raise UserError(f"{source.path.name} has {images['train']} but no train_labels.pkl beside it")
+        return Plan("PNG pickles", look, _png_pickles(source, images, labels))
+    planned = listed(images_by(source, parent), class_lists("tieredimagenet"), source, "tieredImageNet")
+    return Plan("synset folders", look, iter([planned]))
+
+
+def _png_pickles(source: Source, images: dict[str, str], labels: dict[str, str]) -> Iterator[list[PlannedClass]]:
+    taken: set[str] = set()
+    for split in SPLITS:
+        table = load_pickle(source, labels[split], "label_specific")
+        names = table.get("label_specific_str") or []
+        encoded = load_pickle(source, images[split])
+        if not isinstance(encoded, list):
+            raise UserError(f"{images[split]}: expected a list of PNG-encoded images, found {type(encoded).__name__}")
+        numbered = {number: str(name) for number, name in enumerate(names)}
+        yield unique(by_label(encoded, table["label_specific"], numbered, split), taken)

@@ -1,0 +1,1 @@
+"""The paper's claims, each judged on what was measured."""

@@ -1,0 +1,79 @@
+"""A run put together from its spec: the optimizer, untrained or as it was learned, and whether it can run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import optimizers
+from benchmark import data, networks
+from benchmark.data import episodes
+from benchmark.errors import UserError
+from benchmark.recipes import FLOOR
+from benchmark.runs import checkpoints, store
+from benchmark.spec import RunSpec
+from benchmark.train import restore
+from optimizers.base import InnerOptimizer
+
+
+def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device) -> InnerOptimizer:
+    """The untrained optimizer of a run. Its start is a function of seed, network and method alone."""
+    torch.manual_seed(spec.seed)
+    channels, height, width = (*image_shape, 1, 1)[:3]
+    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels)
+    optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **spec.options)
+    return optimizer.to(device, torch.float64 if spec.precision == "float64" else torch.float32)
+
+
+def check(spec: RunSpec, dataset: data.Dataset) -> None:
+    """Raise :class:`UserError` now for what would fail in the middle of a run."""
+    splits = {"test": spec.query_test} if spec.tasks else {}
+    if spec.method != FLOOR:
+        splits |= {"train": spec.query_train, "val": spec.query_test}
+    for split, query in splits.items():
+        episodes.check(dataset, split, spec.ways, spec.shots, query)
+    if spec.method == FLOOR:
+        return
+    try:
+        optimizer = build(spec, dataset.image_shape, torch.device("cpu"))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"{spec.method} on {spec.network} does not fit into memory; lower --channels") from error
+    regression = dataset.kind == "regression"
+    if regression != hasattr(optimizer.network, "loss"):
+        kind = "regression" if regression else "classification"
+        raise UserError(f"{spec.dataset} is {kind}, network {spec.network} is not; choose another --network")
+    if not regression and spec.ways < 2:
+        raise UserError(f"ways must be at least 2 to classify, got {spec.ways}")
+
+
+def load_trained(run: store.Run, data_root: Path | None = None) -> InnerOptimizer:
+    """The optimizer of a run with its best meta-parameters, on the CPU."""
+    spec = RunSpec.from_dict(run.spec)
+    optimizer = build(spec, data.load(spec.dataset, data_root).image_shape, torch.device("cpu"))
+    checkpoint, _ = checkpoints.read_latest_checkpoint(run.path / "checkpoint.pt")
+    if checkpoint is None:
+        raise UserError(f"{run.path}: has no checkpoint.pt; it stays on the machine that trains, so run it here first")
+    progress = restore(checkpoint, optimizer)
+    if progress.best is not None:
+        optimizer.load_state_dict(progress.best)
+    return optimizer
+
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for CUDA's and for the CPU allocator's out of memory, and for nothing else."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    )

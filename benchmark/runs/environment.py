@@ -1,0 +1,61 @@
+"""Where a run runs: which device, and what is recorded of it beside the results."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import benchmark
+from benchmark.engine.parallel import Group
+from benchmark.errors import UserError
+from benchmark.files import now
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {name!r} is not usable here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return device
+
+
+def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[str, Any]:
+    """What a reader needs to repeat or to doubt a number."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "version": benchmark.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": f"{device.type} ({name})",
+        "deterministic": device.type == "cpu",
+        "workers": group.size,
+        "threads": torch.get_num_threads(),
+        "dataset_hash": dataset_hash,
+        "started": now(),
+    }
+
+
+def _commit() -> str:
+    """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout."""
+    root = Path(benchmark.__file__).parent.parent
+    git = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", "benchmark", "optimizers"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

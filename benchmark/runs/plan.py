@@ -1,0 +1,149 @@
+"""A plan: many runs, one after another, each whatever became of those before it.
+
+Every process of a group executes the same plan in the same order. A failure that one process has alone leaves the
+others inside a collective: then all end, and the starting process begins again with the rest of the plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+
+from benchmark.engine import parallel
+from benchmark.engine.allocator import keep_large_buffers
+from benchmark.engine.parallel import Group
+from benchmark.engine.shutdown import Interrupted, Stop
+from benchmark.errors import UserError
+from benchmark.runs import store
+from benchmark.runs.assembly import is_out_of_memory
+from benchmark.runs.progress import Reporter
+from benchmark.runs.run import Agreed, Context, due, execute
+from benchmark.runs.store import RunDirectory
+from benchmark.spec import RunSpec
+from benchmark.train import Diverged
+
+POLL_S = 1.0
+"""How often it is looked whether a run is still held by another process."""
+
+HINT = "; try --recompute, fewer --channels, or fewer tasks at once (--meta-batch, --strategy loop)"
+
+
+class RunFailed(Exception):
+    """In one of several processes a run failed, and the others are inside a collective: the group has to end.
+
+    `states` are those of the runs before it and its own.
+    """
+
+    def __init__(self, states: dict[str, str], name: str, message: str, expected: bool) -> None:
+        super().__init__(states, name, message, expected)
+        self.states, self.name, self.message, self.expected = states, name, message, expected
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.states[self.name]}: {self.message}"
+
+
+def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporter: Reporter) -> dict[str, str]:
+    """Execute `specs` in order; a run that fails or diverges does not keep the others from running.
+
+    Returns the state of each run by name. An interruption ends everything: :class:`SystemExit` with 128 + signal.
+    """
+    states: dict[str, str] = {}
+    stop = Stop()
+    with stop.installed():
+        for spec in specs:
+            try:
+                states[spec.name] = execute(spec, context, group=group, reporter=reporter, stop=stop)
+            except Diverged as error:
+                states[spec.name] = "diverged"
+                reporter.note(f"{spec.name} diverged: {error}")
+            except Interrupted:
+                reporter.note(f"{spec.name} interrupted; the same command goes on from its checkpoint")
+                sys.exit(stop.exit_status)
+            except Exception as error:
+                states[spec.name] = "oom" if is_out_of_memory(error) else "failed"
+                message = str(error) + (HINT if is_out_of_memory(error) else "")
+                expected = isinstance(error, UserError) or is_out_of_memory(error)
+                if group.size > 1 and not isinstance(error, Agreed):
+                    raise RunFailed(states, spec.name, message, expected) from error
+                reporter.note(f"{spec.name} {states[spec.name]}: {message}")
+                if not expected:
+                    reporter.traceback()
+            gc.collect()  # the failed run's tensors were held by its traceback until here
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if stop:
+                sys.exit(stop.exit_status)
+    return states
+
+
+def run_plan(group: Group, specs: Sequence[RunSpec], context: Context, begun: int = 0) -> dict[str, str]:
+    """:func:`run_all` as one of the processes of `group`: what :func:`benchmark.engine.parallel.launch` starts."""
+    keep_large_buffers()
+    console = Console(stderr=True) if group.rank == 0 else None
+    return run_all(specs, context, group=group, reporter=Reporter(console, total=begun + len(specs), begun=begun))
+
+
+def launch_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, device: torch.device) -> dict[str, str]:
+    """:func:`run_plan` in `workers` processes, begun again with the rest of the plan after a run that failed in one."""
+    states: dict[str, str] = {}
+    left = list(specs)
+    reporter = Reporter(Console(stderr=True))
+    while left:
+        try:
+            return states | parallel.launch(run_plan, (left, context, len(states)), workers=workers, device=device)
+        except RunFailed as failure:
+            reporter.note(str(failure))
+            if not failure.expected:
+                reporter.note("\n".join(getattr(failure, "__notes__", ())))
+            states |= failure.states
+            spec = next(spec for spec in left if spec.name == failure.name)
+            _record_failure(RunDirectory(context.results, spec), states[spec.name], failure.message)
+            left = left[left.index(spec) + 1 :]
+            if parallel.under_torchrun():
+                raise UserError(f"{failure}; start the same command again for the rest of the plan") from failure
+    return states
+
+
+def share_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, device: torch.device) -> dict[str, str]:
+    """:func:`launch_plan` of a ``shared`` context, beside other processes that carry out the same specs.
+
+    What is done needs no worker. A run that another process holds is left to it and come back to at the end: it is done
+    by then, or taken up from its checkpoint where that process was killed.
+    """
+    if parallel.under_torchrun():
+        raise UserError("tune and study start their own workers; start them without torchrun")
+    states: dict[str, str] = {}
+    left = [spec for spec in specs if not _done(spec, context, states)]
+    while left:
+        states |= launch_plan(left, context, workers=workers, device=device)
+        left = [spec for spec in left if states[spec.name] == "held"]
+        if left:
+            names = ", ".join(spec.name for spec in left)
+            Reporter(Console(stderr=True)).note(f"waiting for what another process holds: {names}")
+        while left and all(store.is_alive(context.results / spec.name) for spec in left):
+            time.sleep(POLL_S)
+        left = [spec for spec in left if not _done(spec, context, states)]
+    return {spec.name: states[spec.name] for spec in specs}
+
+
+def _done(spec: RunSpec, context: Context, states: dict[str, str]) -> bool:
+    """Whether the run has its result, whose state is then noted. One that cannot be read is for `execute` to judge."""
+    with contextlib.suppress(UserError):
+        if due(spec, context.results) == "done":
+            states[spec.name] = store.load_run(context.results / spec.name).state
+            return True
+    return False
+
+
+def _record_failure(directory: RunDirectory, state: str, message: str) -> None:
+    """What really stopped a run: rank 0, which writes, may have seen no more than that another rank was gone."""
+    with contextlib.suppress(UserError):
+        if (run := directory.run()) is not None:
+            with directory.claim(run.environment, run.command):
+                directory.set_status(state, message=message.splitlines()[0] if message else state)

@@ -1,0 +1,348 @@
+"""Results on disk: one directory per run, every file written whole or not at all.
+
+::
+
+    results/<run name>/
+        spec.json         the resolved spec, the environment it ran in, the command that made it, and for the recipe
+                          tuned which tuning its values come from
+        status.json       state, iteration, wall time, best checkpoint; rewritten as the run goes
+        training.csv      iteration, loss                        (query loss of each meta-step)
+        validation.csv    iteration, accuracy, accuracy_ci95, nll
+        evaluation.csv    one row per new task: accuracy, nll, support_nll_k and grad_norm_k for k = 0 … K; a trial of
+                          a tuning (no test tasks) has none
+        checkpoint.pt     meta-parameters and optimizer state; checkpoint.prev.pt is the one before
+                          (:mod:`benchmark.runs.checkpoints`)
+
+A finished run's status holds the SHA-256 of its tables, so that damage is found. Reading needs no torch.
+
+A folder of schema 1 is read under the name that it has, and takes its new one when the run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmark.errors import UserError
+from benchmark.files import PART, acquire, now, read_json, read_table, write_atomic, write_json
+from benchmark.runs import schema_one
+from benchmark.spec import SCHEMA, RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SINGLE = 2.0**128
+"""Larger than any finite float32."""
+
+
+class Held(UserError):
+    """Another process is at this run."""
+
+
+STATES = ("running", "interrupted", "finished", "diverged", "failed", "oom")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "iteration": ("a count", _count),
+    "meta_parameters": ("a count", _count),
+    "best_iteration": ("a count", _count),
+    "skipped_steps": ("a count", _count),
+    "best_score": ("a number or null", lambda value: value is None or _number(value)),
+    "message": ("a text", _text),
+    "updated": ("a text", _text),
+    "wall_s": ("a table of numbers", lambda value: isinstance(value, dict) and all(map(_number, value.values()))),
+    "sha256": ("a table of texts", lambda value: isinstance(value, dict) and all(map(_text, value.values()))),
+}
+"""What the fields of status.json must be; any of them may be absent, and others are let be."""
+
+
+def _read_status(path: Path) -> dict[str, Any]:
+    """status.json; before the first is written the run is ``running``."""
+    status = read_json(path) if path.exists() else {"state": "running"}
+    if status.get("state") not in STATES:
+        raise UserError(f"{path}: state {status.get('state')!r}, expected one of {', '.join(STATES)}")
+    for key, (what, holds) in STATUS.items():
+        if key in status and not holds(status[key]):
+            raise UserError(f"{path}: {key} must be {what}, got {status[key]!r}")
+    return status
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory, read."""
+
+    path: Path
+    spec: dict[str, Any]
+    environment: dict[str, Any]
+    command: list[str]
+    status: dict[str, Any]
+    schema: int = SCHEMA
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Where the values of the recipe tuned come from, see :meth:`benchmark.runs.tune.Tuning.record`; else empty."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def state(self) -> str:
+        return str(self.status.get("state", "running"))
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run has no test tasks: it is chosen by, and is no row of a table of results."""
+        return not self.spec["tasks"]
+
+    @functools.cached_property
+    def training(self) -> pd.DataFrame | None:
+        return self._table("training", ("iteration", "loss"))
+
+    @functools.cached_property
+    def validation(self) -> pd.DataFrame | None:
+        return self._table("validation", ("iteration", "accuracy", "accuracy_ci95", "nll"))
+
+    @functools.cached_property
+    def evaluation(self) -> pd.DataFrame | None:
+        """Per-task measurements; None unless the run is finished and has test tasks."""
+        if self.state != "finished" or self.is_trial:
+            return None
+        table = self._table("evaluation", ("task", "accuracy", "nll"))
+        if table is not None:
+            _check_evaluation(table, self.path / "evaluation.csv")
+        return table
+
+    def check_tables(self) -> None:
+        """:class:`UserError` if a table is damaged, or a finished run has no evaluation."""
+        for name in ("training", "validation", "evaluation"):
+            getattr(self, name)
+        if self.state == "finished" and self.evaluation is None and not self.is_trial:
+            raise UserError(f"{self.path / 'evaluation.csv'}: is missing, though the run is finished")
+
+    def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
+        return read_table(self.path / f"{name}.csv", columns, self.status.get("sha256", {}).get(f"{name}.csv"))
+
+
+def _check_evaluation(table: pd.DataFrame, path: Path) -> None:
+    """:class:`UserError` for what no measurement can be; nan and inf are what a diverged task is."""
+    task, accuracy = table["task"], table["accuracy"]
+    if table.empty:
+        raise UserError(f"{path}: holds no task")
+    if task.dtype.kind not in "iu" or task.min() < 0 or not task.is_unique:
+        raise UserError(f"{path}: task must be different whole numbers from 0 on")
+    if not (accuracy.between(0, 1) | accuracy.isna()).all():
+        raise UserError(f"{path}: accuracy must lie between 0 and 1")
+    finite = table.where(table.abs() < math.inf)
+    if finite.abs().to_numpy(dtype=float, na_value=0.0).max() > SINGLE:
+        raise UserError(f"{path}: holds numbers beyond single precision, in which all are measured")
+
+
+def load_run(path: Path) -> Run:
+    """Read one run directory; :class:`UserError` names the file and field that is not as written by this suite."""
+    file = path / "spec.json"
+    document = read_json(file)
+    schema = document.get("schema")
+    if schema not in (1, SCHEMA):
+        raise UserError(f"{file}: schema {schema!r}, expected {SCHEMA}")
+    try:
+        spec = RunSpec.from_dict(document["spec"])
+    except KeyError as error:
+        raise UserError(f"{file}: has no spec") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    name = document.get("name")
+    names = (name, spec.name) if schema == 1 else (name,)  # killed after it was renamed: what is in it is of schema 1
+    digest = schema_one.digest(spec) if schema == 1 else spec.digest()
+    if path.name not in names or not str(name).endswith(f"-{digest}"):
+        raise UserError(f"{file}: is not of {path.name}; a run's folder is named by its spec and cannot be renamed")
+    environment, command = document.get("environment", {}), document.get("command", [])
+    if not isinstance(environment, dict):
+        raise UserError(f"{file}: environment must be a table")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise UserError(f"{file}: command must be a list of words")
+    tuning = document.get("tuning", {})
+    if not isinstance(tuning, dict):
+        raise UserError(f"{file}: tuning must be a table")
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning)
+
+
+def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:
+    """Every run below `results`, by name. A directory without spec.json is no run.
+
+    A bad one raises :class:`UserError`, or is left out and its error handed to `refused`, so that it does not hide the
+    others. `tables`: read the tables now, so that damage in one of them is a reason too.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results}: no such results folder; make one with 'python -m benchmark run'")
+    runs = []
+    for path in sorted(results.iterdir()):
+        try:
+            if not (path / "spec.json").exists():
+                continue
+            run = load_run(path)
+            if tables:
+                run.check_tables()
+        except (UserError, OSError) as error:
+            if refused is None:
+                raise
+            refused(str(error))
+        else:
+            runs.append(run)
+    return _once(runs, refused)
+
+
+def _once(runs: list[Run], refused: Callable[[str], None] | None) -> list[Run]:
+    """`runs` without those of schema 1 that are there under their new name too: they would be counted twice."""
+    names = {run.name for run in runs}
+    kept = []
+    for run in runs:
+        new = RunSpec.from_dict(run.spec).name if run.schema != SCHEMA else run.name
+        if new == run.name or new not in names:
+            kept.append(run)
+            continue
+        message = f"{run.path}: is the run {new} under its former name; delete one of the two folders"
+        if refused is None:
+            raise UserError(message)
+        refused(message)
+    return kept
+
+
+def results_folders(results: Path) -> list[Path]:
+    """`results`, and the folders of runs right below it."""
+    below = sorted(each for each in results.iterdir() if each.is_dir()) if results.is_dir() else []
+    return [results, *(each for each in below if not (each / "spec.json").exists() and any(each.glob("*/spec.json")))]
+
+
+class RunDirectory:
+    """The writing side of one run. Its lock is held from :meth:`claim` to the end of the ``with`` block."""
+
+    def __init__(self, results: Path, spec: RunSpec) -> None:
+        self.spec = spec
+        self.path = results / spec.name
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.partial = self.path / "evaluation.partial.csv"
+        self.status: dict[str, Any] = {}
+
+    def place(self) -> Path:
+        """Where the run lies: at `path`, or still under its name of schema 1."""
+        former = schema_one.name(self.spec)
+        if former is None or (self.path / "spec.json").exists():
+            return self.path
+        found = self.path.with_name(former)
+        return found if (found / "spec.json").exists() else self.path
+
+    def run(self) -> Run | None:
+        """What is on disk, or None if the run was never started."""
+        place = self.place()
+        return load_run(place) if (place / "spec.json").exists() else None
+
+    def state(self) -> str:
+        """The state of a run that is on disk."""
+        return load_run(self.place()).state
+
+    @contextlib.contextmanager
+    def claim(
+        self,
+        environment: dict[str, Any],
+        command: list[str],
+        *,
+        tuning: dict[str, Any] | None = None,
+        patience_s: float = 2.0,
+    ) -> Iterator[None]:
+        """Own the run: :class:`Held` if another process does for longer than `patience_s`.
+
+        Records spec, environment, command and tuning, removes what a killed process left half written, and gives a
+        folder of schema 1 its new name.
+        """
+        with self._open_lock() as lock:
+            deadline = time.monotonic() + patience_s
+            while not acquire(lock):
+                if time.monotonic() > deadline:
+                    raise Held(f"{self.path.name} is being run by another process; wait for it or stop it")
+                time.sleep(0.1)
+            self._take_new_name()
+            for left in self.path.glob(f".*{PART}"):
+                left.unlink(missing_ok=True)
+            before = self.run()
+            if before is None:
+                self._write_spec(environment, command, tuning)
+            elif RunSpec.from_dict(before.spec) != self.spec:
+                raise UserError(f"{self.path}: holds the run of another spec with the same name")
+            else:
+                if before.schema != SCHEMA:
+                    self._write_spec(before.environment, before.command, before.tuning)
+                self.status = dict(before.status)
+            yield
+
+    def _open_lock(self) -> IO[str]:
+        """The file whose lock is the run's; a folder that takes its new name takes it along."""
+        while True:
+            place = self.place()
+            if place.is_symlink():
+                raise UserError(f"{place}: is a link and may lead out of the results folder; put a real folder there")
+            try:
+                if place == self.path:
+                    place.mkdir(parents=True, exist_ok=True)
+                return open(place / "run.lock", "w")  # stays on disk: unlinking a held lock admits two
+            except OSError as error:
+                if place == self.path or place.exists():  # else another process gave it its new name just now
+                    raise UserError(f"{place}: cannot be written ({error.strerror})") from error
+
+    def _take_new_name(self) -> None:
+        place = self.place()
+        if place != self.path:
+            try:
+                place.rename(self.path)
+            except OSError as error:
+                raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
+
+    def _write_spec(self, environment: dict[str, Any], command: list[str], tuning: dict[str, Any] | None) -> None:
+        document = {
+            "schema": SCHEMA,
+            "name": self.spec.name,
+            "spec": self.spec.to_dict(),
+            "environment": environment,
+            "command": command,
+        } | ({"tuning": tuning} if tuning else {})
+        write_json(self.path / "spec.json", document)
+
+    def set_status(self, state: str, **values: Any) -> None:
+        """Rewrite status.json; for a finished run with the hashes of its tables."""
+        self.status |= {"state": state, **values, "updated": now()}
+        self.status.pop("sha256", None)
+        if state == "finished":
+            tables = (self.path / f"{name}.csv" for name in ("training", "validation", "evaluation"))
+            self.status["sha256"] = {
+                each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in tables if each.exists()
+            }
+        write_json(self.path / "status.json", self.status)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        write_atomic(self.path / f"{name}.csv", table.to_csv(index=False).encode())
+
+
+def is_alive(path: Path) -> bool:
+    """Whether a process holds the run at `path` right now."""
+    try:
+        with open(path / "run.lock") as lock:
+            return not acquire(lock)
+    except OSError:
+        return False

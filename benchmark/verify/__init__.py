@@ -1,0 +1,1 @@
+"""Proof of a method: its derivatives against independent ones, and the geometry of the update that it learned."""

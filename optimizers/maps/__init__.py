@@ -1,0 +1,1 @@
+"""Mirror maps: invertible functions of all task parameters, learned with the start."""

@@ -1,0 +1,141 @@
+"""Results on disk: whole or not at all, damage found, foreign files refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.errors import UserError
+from benchmark.runs import checkpoints, store
+from benchmark.runs.store import RunDirectory
+from benchmark.spec import RunSpec
+
+PAYLOAD = {"iteration": 3, "weights": torch.arange(500.0), "nested": {"losses": [0.5, float("nan")]}}
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.write_checkpoint(path, PAYLOAD)
+    payload, remark = checkpoints.read_latest_checkpoint(path)
+    assert payload is not None
+    assert torch.equal(payload["weights"], PAYLOAD["weights"])
+    assert payload["iteration"] == 3
+    assert remark == ""
+
+
+def _damage(data: bytes, how: str) -> bytes:
+    if how == "bit":  # in the middle of the tensor's bytes
+        at = data.index(PAYLOAD["weights"].numpy().tobytes()) + 1000
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    return data[: {"empty": 0, "one": 1, "half": len(data) // 2, "all but one": len(data) - 1}[how]]
+
+
+@pytest.mark.parametrize("how", ["empty", "one", "half", "all but one", "bit"])
+def test_damage_is_found_and_the_previous_checkpoint_serves(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.write_checkpoint(path, PAYLOAD | {"iteration": 2})
+    checkpoints.write_checkpoint(path, PAYLOAD)
+    path.write_bytes(_damage(path.read_bytes(), how))
+    payload, remark = checkpoints.read_latest_checkpoint(path)
+    assert payload is not None
+    assert payload["iteration"] == 2
+    assert "checkpoint.pt" in remark
+
+    previous = tmp_path / "checkpoint.prev.pt"
+    previous.write_bytes(_damage(previous.read_bytes(), how))
+    with pytest.raises(UserError, match="delete the run's directory"):
+        checkpoints.read_latest_checkpoint(path)
+
+
+def test_killed_between_the_two_renames_the_previous_checkpoint_serves(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.write_checkpoint(path, PAYLOAD)
+    path.rename(tmp_path / "checkpoint.prev.pt")
+    payload, _ = checkpoints.read_latest_checkpoint(path)
+    assert payload is not None
+
+
+class _Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_malicious_checkpoint_runs_nothing(tmp_path: Path) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "checkpoint.pt"
+    checkpoints.write_checkpoint(path, {"x": _Evil(marker)})  # with a valid hash: only the unpickler stands in its way
+    with pytest.raises(UserError, match="more than tensors"):
+        checkpoints.read_checkpoint(path)
+    path.write_bytes(pickle.dumps(_Evil(marker)))
+    with pytest.raises(UserError, match="not a checkpoint of this benchmark"):
+        checkpoints.read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.csv"
+    store.write_atomic(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"table.csv: cannot be written \(No space left on device\)"):
+        store.write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, RunSpec())
+    assert directory.run() is None
+    with directory.claim({"torch": "x"}, ["python"]):
+        assert store.is_alive(directory.path)
+        with (
+            pytest.raises(UserError, match="being run by another process"),
+            RunDirectory(tmp_path, RunSpec()).claim({}, [], patience_s=0.1),
+        ):
+            pass
+        directory.write_table("evaluation", pd.DataFrame({"task": [0], "accuracy": [0.1], "nll": [2.0]}))
+        directory.set_status("running", iteration=1)
+        assert store.load_runs(tmp_path)[0].evaluation is None
+        directory.set_status("finished")
+    assert not store.is_alive(directory.path)
+    (run,) = store.load_runs(tmp_path)
+    assert run.spec == RunSpec().to_dict()
+    assert run.status["iteration"] == 1
+    assert run.evaluation is not None
+    assert run.evaluation["accuracy"].tolist() == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("spec.json", "{", "not valid JSON"),
+        ("spec.json", "[]", "expected a JSON object"),
+        ("spec.json", json.dumps({"schema": 99}), "schema 99, expected 2"),
+        ("spec.json", json.dumps({"schema": 2, "spec": {"methd": "md"}}), "did you mean 'method'"),
+        ("status.json", json.dumps({"state": "fine"}), "state 'fine', expected one of"),
+    ],
+)
+def test_foreign_files_are_refused_by_name(tmp_path: Path, file: str, text: str, says: str) -> None:
+    directory = RunDirectory(tmp_path, RunSpec())
+    with directory.claim({}, []):
+        directory.set_status("finished")
+    (directory.path / file).write_text(text)
+    with pytest.raises(UserError, match=says) as caught:
+        store.load_runs(tmp_path)
+    assert file in str(caught.value)
+
+
+def test_missing_results_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="python -m benchmark run"):
+        store.load_runs(tmp_path / "nowhere")
