@@ -1,6 +1,6 @@
 """The inner loop: from a task's support set to its trajectory φ_0 … φ_K.
 
-    state_0 = init_state(noise);   state_k = step(state_{k−1}, ∇_φ L_S(φ_{k−1})),   φ_k = params(state_k)
+    state_0 = init_state(noise);   state_k = step(state_{k−1}, ∇_φ L_S(φ_{k−1}), k−1),   φ_k = params(state_k)
 
 Three ways to walk it. Without a graph (evaluation), nothing is kept but the trace. With a graph, every inner gradient
 is itself differentiable, for the second-order meta-gradient. In first order (``optimizer.first_order``), inner
@@ -69,9 +69,9 @@ def adapt(
     with torch.set_grad_enabled(create_graph):
         state = start_state(optimizer, noise)
         visited = [state]
-        for _ in range(steps):
+        for k in range(steps):
             state, loss, grads = inner_step(
-                optimizer, state, support_x, support_y, create_graph=create_graph, functional=functional
+                optimizer, state, k, support_x, support_y, create_graph=create_graph, functional=functional
             )
             record(loss, grads)
             if create_graph:
@@ -80,9 +80,9 @@ def adapt(
     if trace:
         with torch.no_grad():
             beyond = state
-            for _ in range((trace_steps or steps) - steps):
+            for k in range(steps, trace_steps or steps):
                 beyond, loss, grads = inner_step(
-                    optimizer, beyond, support_x, support_y, create_graph=False, functional=functional
+                    optimizer, beyond, k, support_x, support_y, create_graph=False, functional=functional
                 )
                 record(loss, grads)
             last = optimizer.params(beyond)
@@ -103,15 +103,22 @@ def start_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
 
 
 def inner_step(
-    optimizer: InnerOptimizer, state: State, x: Tensor, y: Tensor, *, create_graph: bool, functional: bool = False
+    optimizer: InnerOptimizer,
+    state: State,
+    k: int,
+    x: Tensor,
+    y: Tensor,
+    *,
+    create_graph: bool,
+    functional: bool = False,
 ) -> tuple[State, Tensor, Params]:
-    """One update on the support set (x, y): the next state, and the loss and gradient at the present one."""
+    """Update k on the support set (x, y): the next state, and the loss and gradient at the present one."""
     second_order = create_graph and not optimizer.first_order
     gradient = functional_gradient if functional else support_gradient
     with torch.set_grad_enabled(second_order):
         params = optimizer.params(state)
     loss, grads = gradient(optimizer, params, x, y, create_graph=second_order)
-    return _checked(optimizer, optimizer.step(state, grads)), loss, grads
+    return _checked(optimizer, optimizer.step(state, grads, k)), loss, grads
 
 
 def support_gradient(

@@ -8,10 +8,10 @@ ever kept on the module. Tasks can therefore be vmapped, a graph dies with its t
 One inner loop, from the optimizer's side::
 
     state = optimizer.init_state(noise)
-    for _ in range(steps):
+    for k in range(steps):
         φ = optimizer.params(state)                  # where the loss is taken
         grads = ∇_φ loss(φ; support)
-        state = optimizer.step(state, grads)
+        state = optimizer.step(state, grads, k)
     outer_loss = optimizer.objective(task, trajectory)
 """
 
@@ -165,8 +165,12 @@ class InnerOptimizer(nn.Module):
         """The point φ where the loss is taken. Default: ``state["phi"]``."""
         return state["phi"]
 
-    def step(self, state: State, grads: Params) -> State:
-        """One update from G = ∇_φ L_S at ``params(state)``, keyed like it."""
+    def step(self, state: State, grads: Params, k: int) -> State:
+        """Update k = 0 … from G = ∇_φ L_S at ``params(state)``, keyed like it.
+
+        k is a Python int. It may go beyond the steps that a method was trained for (a longer trace, more steps at
+        test): one whose update depends on k says what it does there.
+        """
         raise NotImplementedError
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:

@@ -49,11 +49,11 @@ def step_multiply_adds(optimizer: InnerOptimizer, noise: Tensor | None = None) -
         state = optimizer.init_state(noise)
         params = optimizer.params(state)
         grads = {name: torch.ones_like(value) for name, value in params.items()}
-        state = optimizer.step(state, grads)
+        state = optimizer.step(state, grads, 0)
 
         def second() -> None:
             optimizer.params(state)
-            optimizer.step(state, grads)
+            optimizer.step(state, grads, 1)
 
         return multiply_adds(second)
 

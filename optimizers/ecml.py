@@ -66,7 +66,7 @@ class ECML(InnerOptimizer):
         self.wrt = choice("wrt", wrt, ("head", "all"))
         self.conditioned = self.adapted if self.wrt == "all" else self.last_layer()
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         return {"phi": self.descend(state["phi"], grads)}
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:

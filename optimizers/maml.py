@@ -23,5 +23,5 @@ class GradientDescent(InnerOptimizer):
         "(FOMAML) is the option first_order of every method.",
     )
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         return {"phi": self.descend(state["phi"], grads)}

@@ -35,7 +35,7 @@ class DualDescent(InnerOptimizer):
     def params(self, state: State) -> Params:
         return self.g(state["z"])
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         return {"z": self.descend(state["z"], grads)}
 
 

@@ -56,6 +56,6 @@ class MetaCurvature(InnerOptimizer):
             out |= members.split(stacked * factors[0] if vectors else mode_products(stacked, list(factors)))
         return out
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         update = self.precondition(grads)
         return {"phi": self.descend(state["phi"], update)}

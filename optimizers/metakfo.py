@@ -70,7 +70,7 @@ class MetaKFO(InnerOptimizer):
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "transform": dict(self.factors.items()), "last": {}}
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         transform = state["transform"]
         if self.adapting and state["last"]:
             pull = grad(lambda factors: self._inner(grads, self.apply_transform(factors, state["last"])))(transform)

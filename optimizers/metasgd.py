@@ -44,6 +44,6 @@ class MetaSGD(InnerOptimizer):
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "rate": self.rates()}
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         rate = state["rate"]
         return {"phi": {name: value - rate[name] * grads[name] for name, value in state["phi"].items()}, "rate": rate}

@@ -86,7 +86,7 @@ class MTNet(InnerOptimizer):
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "mask": self.masks(noise)}
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         phi = {}
         for name, value in state["phi"].items():
             update = grads[name]

@@ -69,7 +69,7 @@ class WarpGrad(InnerOptimizer):
     def adaptable(self) -> tuple[str, ...]:
         return tuple(name for name in super().adaptable() if not name.startswith("inserted."))
 
-    def step(self, state: State, grads: Params) -> State:
+    def step(self, state: State, grads: Params, k: int) -> State:
         return {"phi": self.descend(state["phi"], grads)}
 
     def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ class Foreign(InnerOptimizer):
         super().__init__(network, **options)
         self.network_rate = nn.Parameter(torch.tensor(self.alpha))
 
-    def step(self, state: Any, grads: Any) -> Any:
+    def step(self, state: Any, grads: Any, k: int) -> Any:
         return {"phi": {name: p - self.network_rate * grads[name] for name, p in state["phi"].items()}}
 
 

@@ -58,8 +58,8 @@ def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> 
         def start(th: Theta) -> tuple[State, State]:
             return _split(at(optimizer, th, start_state, noise))
 
-        def step(th: Theta, moving: State, fixed: State) -> tuple[State, State]:
-            return _split(at(optimizer, th, _step, _joined(moving, fixed), task))
+        def step(k: int, th: Theta, moving: State, fixed: State) -> tuple[State, State]:
+            return _split(at(optimizer, th, _step, _joined(moving, fixed), k, task))
 
         def end(th: Theta, visited: tuple[State, ...]) -> Tensor:
             states = tuple(_joined(moving, fixed) for moving, fixed in zip(visited, beside, strict=True))
@@ -67,15 +67,15 @@ def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> 
 
         moving, fixed = start(theta)
         visited, beside = [moving], [fixed]
-        for _ in range(steps):
-            moving, fixed = step(theta, moving, fixed)
+        for k in range(steps):
+            moving, fixed = step(k, theta, moving, fixed)
             visited.append(moving)
             beside.append(fixed)
         loss, pull = vjp(end, theta, tuple(visited))[:2]
         gradient, cotangents = pull(torch.ones_like(loss))
         cotangent = cotangents[-1]
         for k in reversed(range(steps)):
-            pull = vjp(lambda th, state, k=k: step(th, state, beside[k]), theta, visited[k], has_aux=True)[1]
+            pull = vjp(lambda th, state, k=k: step(k, th, state, beside[k]), theta, visited[k], has_aux=True)[1]
             more, through = pull(cotangent)
             gradient, cotangent = _add(gradient, more), _add(cotangents[k], through)
         pull = vjp(start, theta, has_aux=True)[1]
@@ -93,8 +93,8 @@ def _outer_loss(optimizer: InnerOptimizer, task: Task, steps: int, noise: Tensor
     return optimizer.objective(task, walked)
 
 
-def _step(optimizer: InnerOptimizer, state: State, task: Task) -> State:
-    return inner_step(optimizer, state, task.support_x, task.support_y, create_graph=True, functional=True)[0]
+def _step(optimizer: InnerOptimizer, state: State, k: int, task: Task) -> State:
+    return inner_step(optimizer, state, k, task.support_x, task.support_y, create_graph=True, functional=True)[0]
 
 
 def _objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: Task) -> Tensor:

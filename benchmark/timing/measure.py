@@ -142,7 +142,7 @@ def works_of(
 
     def transform() -> None:
         with torch.no_grad():
-            optimizer.params(optimizer.step(state, grads))
+            optimizer.params(optimizer.step(state, grads, 0))
 
     def steps() -> None:
         adapt(optimizer, task.support_x, task.support_y, job.steps, noise=noise, trace=False)

@@ -90,21 +90,21 @@ def of_map(function: Callable[[Params], Params], point: Mapping[str, Tensor], sc
     )
 
 
-def of_update(optimizer: InnerOptimizer, state: State, grads: Params) -> Linear:
-    """M = −(1/α) ∂φ⁺/∂G, where φ⁺ is the point after one step from `state` with gradient G = `grads`."""
+def of_update(optimizer: InnerOptimizer, state: State, grads: Params, k: int = 0) -> Linear:
+    """M = −(1/α) ∂φ⁺/∂G, where φ⁺ is the point after step k from `state` with gradient G = `grads`."""
 
     def after(gradient: Params) -> Params:
-        return optimizer.params(optimizer.step(state, gradient))
+        return optimizer.params(optimizer.step(state, gradient, k))
 
     with torch.no_grad():
         held = {name: g.detach() for name, g in grads.items()}
     return of_map(after, held, scale=-1 / optimizer.alpha)
 
 
-def cosine(optimizer: InnerOptimizer, state: State, grads: Params) -> float:
+def cosine(optimizer: InnerOptimizer, state: State, grads: Params, k: int = 0) -> float:
     """Cosine between the step in φ and −G: 1 for gradient descent, negative where the step climbs."""
     with torch.no_grad():
-        before, after = optimizer.params(state), optimizer.params(optimizer.step(state, grads))
+        before, after = optimizer.params(state), optimizer.params(optimizer.step(state, grads, k))
         step = torch.cat([(after[name] - before[name]).flatten() for name in grads])
         down = -torch.cat([g.flatten() for g in grads.values()])
         return float(torch.dot(step, down) / (step.norm() * down.norm()))

@@ -25,6 +25,6 @@ class LearnedMomentum(InnerOptimizer):
         phi = self.start()
         return {"phi": phi, "v": {name: torch.zeros_like(p) for name, p in phi.items()}}
 
-    def step(self, state, grads):
+    def step(self, state, grads, k):
         v = {name: self.beta * state["v"][name] + g for name, g in grads.items()}
         return {"phi": {name: p - self.log_rate.exp() * v[name] for name, p in state["phi"].items()}, "v": v}

@@ -58,7 +58,7 @@ def walk(
     """The inner loop by autograd; with `graph` it can be differentiated again."""
     with torch.set_grad_enabled(graph):
         visited = [optimizer.init_state(noise)]
-        for _ in range(steps):
+        for k in range(steps):
             params = optimizer.params(visited[-1])
             point = params if graph else {n: p.detach().requires_grad_() for n, p in params.items()}
             with torch.enable_grad():
@@ -66,7 +66,7 @@ def walk(
                 found = torch.autograd.grad(
                     loss, list(point.values()), create_graph=graph and not optimizer.first_order
                 )
-            visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True))))
+            visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True)), k))
         return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
 
 
@@ -158,9 +158,9 @@ class OuterLoss(nn.Module):
     def forward(self, task: dict[str, Tensor], noise: Tensor | None) -> Tensor:
         one = SmallTask(**task)
         visited = [self.optimizer.init_state(noise)]
-        for _ in range(STEPS):
+        for k in range(STEPS):
             gradient = grad(lambda p: self.optimizer.loss(p, one.support_x, one.support_y))
-            visited.append(self.optimizer.step(visited[-1], gradient(self.optimizer.params(visited[-1]))))
+            visited.append(self.optimizer.step(visited[-1], gradient(self.optimizer.params(visited[-1])), k))
         return self.optimizer.objective(one, Walk(visited[-1], self.optimizer.params(visited[-1]), tuple(visited)))
 
 

@@ -83,9 +83,9 @@ def device(factory: Factory) -> Outcome:
     optimizer.to("meta")
     drawn = noise_of(optimizer)
     state = optimizer.init_state(None if drawn is None else drawn.to("meta"))
-    for _ in range(2):
+    for k in range(2):
         params = optimizer.params(state)
-        state = optimizer.step(state, {n: torch.zeros_like(p) for n, p in params.items()})
+        state = optimizer.step(state, {n: torch.zeros_like(p) for n, p in params.items()}, k)
     left = [t for t in [*leaves(state), *leaves(optimizer.params(state))] if t.device.type != "meta"]
     if left:
         raise ContractViolation("device", f"{len(left)} tensors of the state did not follow the meta-parameters")
@@ -97,12 +97,12 @@ def pure(factory: Factory) -> Outcome:
     optimizer, _ = made(factory)
     with torch.no_grad():
         state = optimizer.init_state(noise_of(optimizer))
-        for _ in range(3):
+        for k in range(3):
             params = optimizer.params(state)
             grads = {n: torch.ones_like(p) for n, p in params.items()}
             given = [*leaves(state), *leaves(grads), *optimizer.parameters()]
             before, shape = [t.detach().clone() for t in given], _skeleton(state)
-            after = optimizer.step(state, grads)
+            after = optimizer.step(state, grads, k)
             optimizer.params(after)
             if _skeleton(state) != shape or not all(torch.equal(a, b) for a, b in zip(given, before, strict=True)):
                 raise ContractViolation("pure", "step changed in place the state, the gradients or a meta-parameter")
@@ -124,13 +124,13 @@ def stateless(factory: Factory) -> Outcome:
     if changed:
         raise ContractViolation("stateless", f"an inner loop changed attributes of the module: {', '.join(changed)}")
     states = [optimizer.init_state(n) for n in drawn]
-    for _ in range(kit.STEPS):  # the two tasks in turns
+    for k in range(kit.STEPS):  # the two tasks in turns
         for i, task in enumerate(tasks):
             point = {n: p.detach().requires_grad_() for n, p in optimizer.params(states[i]).items()}
             loss = optimizer.loss(point, task.support_x, task.support_y)
             found = torch.autograd.grad(loss, list(point.values()))
             with torch.no_grad():
-                states[i] = optimizer.step(states[i], dict(zip(point, found, strict=True)))
+                states[i] = optimizer.step(states[i], dict(zip(point, found, strict=True)), k)
     error = max(_distance(optimizer.params(s), p) for s, p in zip(states, alone, strict=True))
     if error > 1e-12:
         raise ContractViolation("stateless", f"two tasks in turns differ from one after the other by {error:.1e}")

@@ -50,8 +50,8 @@ def test_state_that_is_no_tensor(leaf):
         def init_state(self, noise=None):
             return super().init_state(noise) | {"seen": {"leaf": leaf}}
 
-        def step(self, state, grads):
-            return super().step(state, grads) | {"seen": state["seen"]}
+        def step(self, state, grads, k):
+            return super().step(state, grads, k) | {"seen": state["seen"]}
 
     with pytest.raises(ContractViolation, match=rf"after 0 steps state\['seen'\]\['leaf'\] is {type(leaf).__name__};"):
         check_inner_optimizer(Fault)
@@ -60,8 +60,8 @@ def test_state_that_is_no_tensor(leaf):
 
 def test_counter_that_begins_with_the_first_step():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return super().step(state, grads) | {"k": state.get("k", 0) + 1}
+        def step(self, state, grads, k):
+            return super().step(state, grads, k) | {"k": state.get("k", 0) + 1}
 
     with pytest.raises(ContractViolation, match=r"after 1 steps state\['k'\] is int;"):
         check_inner_optimizer(Fault)
@@ -73,8 +73,8 @@ def test_a_counter_that_is_a_tensor_is_sound():
             count = next(self.parameters()).new_zeros((), dtype=torch.int64)
             return super().init_state(noise) | {"k": count}
 
-        def step(self, state, grads):
-            return super().step(state, grads) | {"k": state["k"] + 1}
+        def step(self, state, grads, k):
+            return super().step(state, grads, k) | {"k": state["k"] + 1}
 
     check_inner_optimizer(lambda network: Counting(network, alpha=0.1))
 
@@ -87,16 +87,16 @@ def test_wrong_keys():
         def loss(self, params, x, y):
             return super().loss({name.removeprefix("network."): p for name, p in params.items()}, x, y)
 
-        def step(self, state, grads):
-            return super().step(state, {name.removeprefix("network."): g for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name.removeprefix("network."): g for name, g in grads.items()}, k)
 
     assert broken_rule(Fault) == "keys"
 
 
 def test_drops_a_key_after_the_first_step():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            phi = super().step(state, grads)["phi"]
+        def step(self, state, grads, k):
+            phi = super().step(state, grads, k)["phi"]
             return {"phi": {name: value for name, value in phi.items() if name != "head.bias"}}
 
     assert broken_rule(Fault) == "keys"
@@ -104,8 +104,8 @@ def test_drops_a_key_after_the_first_step():
 
 def test_wrong_dtype():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return {"phi": {name: value.double() for name, value in super().step(state, grads)["phi"].items()}}
+        def step(self, state, grads, k):
+            return {"phi": {name: value.double() for name, value in super().step(state, grads, k)["phi"].items()}}
 
     assert broken_rule(Fault) == "keys"
 
@@ -115,8 +115,8 @@ def test_left_on_the_cpu():
         def init_state(self, noise=None):
             return super().init_state(noise) | {"momentum": torch.zeros(3)}
 
-        def step(self, state, grads):
-            return super().step(state, grads) | {"momentum": state["momentum"] + 1}
+        def step(self, state, grads, k):
+            return super().step(state, grads, k) | {"momentum": state["momentum"] + 1}
 
     assert broken_rule(Fault) == "device"
 
@@ -126,7 +126,7 @@ def test_updates_in_place():
         def init_state(self, noise=None):
             return {"phi": {name: value.clone() for name, value in self.start().items()}}
 
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             for name, value in state["phi"].items():
                 value.sub_(self.alpha * grads[name])
             return {"phi": dict(state["phi"])}
@@ -136,8 +136,8 @@ def test_updates_in_place():
 
 def test_writes_into_the_gradients():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return super().step(state, {name: g.clamp_(-0.5, 0.5) for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: g.clamp_(-0.5, 0.5) for name, g in grads.items()}, k)
 
     assert broken_rule(Fault) == "pure"
 
@@ -146,10 +146,10 @@ def test_stores_task_state_on_itself():
     class Fault(GradientDescent):
         momentum = None
 
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             last = self.momentum or {name: 0 for name in grads}
             self.momentum = {name: 0.9 * last[name] + g.detach() for name, g in grads.items()}
-            return super().step(state, self.momentum)
+            return super().step(state, self.momentum, k)
 
     assert broken_rule(Fault) == "stateless"
 
@@ -160,18 +160,18 @@ def test_counts_its_steps():
             super().__init__(network, **options)
             self.seen = [0]
 
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             self.seen[0] += 1
-            return super().step(state, grads)
+            return super().step(state, grads, k)
 
     assert broken_rule(Fault) == "stateless"
 
 
 def test_keeps_task_state_where_no_attribute_shows_it():
     class Fault(GradientDescent):
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             elsewhere["steps"] += 1
-            return super().step(state, {name: g / elsewhere["steps"] for name, g in grads.items()})
+            return super().step(state, {name: g / elsewhere["steps"] for name, g in grads.items()}, k)
 
     elsewhere = {"steps": 0}
     assert broken_rule(Fault) == "stateless"
@@ -179,17 +179,17 @@ def test_keeps_task_state_where_no_attribute_shows_it():
 
 def test_leaves_a_graph():
     class Fault(GradientDescent):
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             with torch.enable_grad():
-                return super().step(state, grads)
+                return super().step(state, grads, k)
 
     assert broken_rule(Fault) == "graph"
 
 
 def test_detaches():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return super().step(state, {name: g.detach() for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: g.detach() for name, g in grads.items()}, k)
 
     assert broken_rule(Fault) == "differences"
 
@@ -204,9 +204,9 @@ def test_detaches_a_learned_rate():
 
 def test_control_flow_on_data():
     class Fault(GradientDescent):
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             large = sum(g.square().sum() for g in grads.values()) > 1e9
-            return super().step(state, grads) if not bool(large) else state
+            return super().step(state, grads, k) if not bool(large) else state
 
     assert broken_rule(Fault) in ("device", "vmap")  # neither `meta` tensors nor batched ones have a value to ask for
 
@@ -235,8 +235,8 @@ def test_dead_head():
             zero = next(network.parameters()).new_zeros(())
             self.left, self.right = nn.Parameter(zero.clone()), nn.Parameter(zero.clone())
 
-        def step(self, state, grads):
-            return super().step(state, {name: (1 + self.left * self.right) * g for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: (1 + self.left * self.right) * g for name, g in grads.items()}, k)
 
     assert broken_rule(Fault) == "alive"
 
@@ -250,8 +250,8 @@ def test_card_claims_death_in_vain():
 
 def test_does_not_start_where_the_card_says():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return super().step(state, {name: 2 * g for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: 2 * g for name, g in grads.items()}, k)
 
     assert broken_rule(Fault) == "start"
 

@@ -107,8 +107,8 @@ def test_a_further_look_is_seen(look, data_root, monkeypatch):
 
 def test_a_method_that_leaves_a_tensor_on_the_cpu_is_seen():
     class Fault(GradientDescent):
-        def step(self, state, grads):
-            return super().step(state, {name: g * torch.ones(g.shape) for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: g * torch.ones(g.shape) for name, g in grads.items()}, k)
 
     optimizer = Fault(build(RunSpec(method="maml", **SPEC), (3, 16, 16), META).network)
     with pytest.raises(RuntimeError, match="device"):

@@ -13,7 +13,7 @@ from optimizers.base import InnerOptimizer
 class PlainDescent(InnerOptimizer):
     """The smallest method: φ ← φ − α G."""
 
-    def step(self, state, grads):
+    def step(self, state, grads, k):
         return {"phi": {name: p - self.alpha * grads[name] for name, p in state["phi"].items()}}
 
 

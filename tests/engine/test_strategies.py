@@ -51,7 +51,7 @@ def test_a_counter_that_is_no_float_is_passed_beside_in_every_strategy():
             count = next(iter(phi.values())).new_zeros((), dtype=torch.int64)
             return {"moments": {"k": count, "v": zero}, "phi": phi}
 
-        def step(self, state, grads):
+        def step(self, state, grads, k):
             k = state["moments"]["k"] + 1
             v = {name: 0.9 * state["moments"]["v"][name] + 0.1 * g for name, g in grads.items()}
             phi = self.descend(state["phi"], {name: g / (1 - 0.9**k) for name, g in v.items()})
@@ -99,7 +99,7 @@ def test_evaluation_agrees_with_its_definition(method, network):
                         assert float(found.accuracy[t]) == float((outputs.argmax(-1) == task.query_y).double().mean())
                     else:
                         assert found.accuracy[t].isnan()
-                state = optimizer.step(state, full)
+                state = optimizer.step(state, full, k)
 
 
 def test_adapt_gives_trace_and_end_point():
@@ -263,3 +263,36 @@ def test_uneven_chunks_weigh_by_their_tasks(monkeypatch):
     monkeypatch.setattr(metagrad, "over_tasks", small)
     assert_same_gradient(meta_gradient(optimizer, batch, 2, "vmap"), expected)
     assert sizes == [2, 2, 1]
+
+
+class PerStepRate(GradientDescent):
+    """φ_{k+1} = φ_k − a_k G with one learned rate a step; beyond the last it stays at that one."""
+
+    def __init__(self, network, **options):
+        super().__init__(network, **options)
+        self.rate = torch.nn.Parameter(torch.tensor([0.3, 0.1, 0.02], dtype=torch.float64))
+
+    def step(self, state, grads, k):
+        rate = self.rate[min(k, 2)]
+        return {"phi": {name: value - rate * grads[name] for name, value in state["phi"].items()}}
+
+
+def test_a_step_knows_its_number_in_every_strategy_and_beyond_the_horizon():
+    optimizer, batch, _ = settled("maml", "sine-mlp")
+    optimizer = PerStepRate(optimizer.network)
+    task = metagrad.tasks(batch)[0]
+    phi = {name: p.detach() for name, p in optimizer.start().items()}
+    losses = []
+    for rate in (0.3, 0.1, 0.02, 0.02):
+        phi = {name: p.requires_grad_() for name, p in phi.items()}
+        loss = optimizer.loss(phi, task.support_x, task.support_y)
+        losses.append(loss.item())
+        found = torch.autograd.grad(loss, list(phi.values()))
+        phi = {name: (p - rate * g).detach() for (name, p), g in zip(phi.items(), found, strict=True)}
+    walked = adapt(optimizer, task.support_x, task.support_y, 2, trace_steps=4)
+    assert walked.nll[:4].tolist() == pytest.approx(losses, abs=1e-12)
+    _, expected = meta_gradient(optimizer, batch, 3, "loop")
+    assert expected["rate"].ne(0).all()
+    for strategy, recompute in (("vmap", False), ("loop", True), ("vmap", True)):
+        _, gradients = meta_gradient(optimizer, batch, 3, strategy, recompute)
+        torch.testing.assert_close(gradients["rate"], expected["rate"], rtol=1e-10, atol=1e-13)

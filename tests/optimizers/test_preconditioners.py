@@ -24,7 +24,7 @@ def test_metasgd_forms():
     assert min(float(r.detach().min()) for r in free.rates().values()) < 0
     for method in (log, free):
         grads, start = gradients(method), method.start()
-        moved = method.params(method.step(method.init_state(), grads))
+        moved = method.params(method.step(method.init_state(), grads, 0))
         for name, rate in method.rates().items():
             assert torch.equal(moved[name], start[name] - rate * grads[name])
     with pytest.raises(BadOption, match="form='exp'"):
@@ -35,7 +35,7 @@ def test_metacurvature_is_three_n_mode_products():
     method = create("metacurvature", alpha=0.1, inputs=2)
     perturb(method, 0.3)
     grads, start = gradients(method), method.start()
-    moved = method.params(method.step(method.init_state(), grads))
+    moved = method.params(method.step(method.init_state(), grads, 0))
     for members, factors in zip(method.groups, method.factors, strict=True):
         for index, name in enumerate(members.names):
             g, f = grads[name], [factor[index] for factor in factors]

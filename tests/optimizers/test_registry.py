@@ -98,7 +98,7 @@ def test_what_adapts():
     assert adapted("body") == ("0.weight", "0.bias")
     assert adapted("*.bias") == ("0.bias", "1.bias")
     head = optimizers.create("maml", net(), adapt="head", alpha=1.0)
-    moved = head.params(head.step(head.init_state(), {n: torch.ones_like(p) for n, p in head.start().items()}))
+    moved = head.params(head.step(head.init_state(), {n: torch.ones_like(p) for n, p in head.start().items()}, 0))
     assert set(moved) == {"1.weight", "1.bias"}
 
 

@@ -204,8 +204,8 @@ def test_a_state_that_is_no_tensor_fails_with_one_line(
         def init_state(self, noise=None):
             return super().init_state(noise) | {"k": 0}
 
-        def step(self, state, grads):
-            return super().step(state, grads) | {"k": state["k"] + 1}
+        def step(self, state, grads, k):
+            return super().step(state, grads, k) | {"k": state["k"] + 1}
 
     optimizers.register("counting", Counting)
     try:

@@ -98,7 +98,7 @@ def test_update_operator_equals_the_dense_jacobian(name):
 
     def flat(vector):
         parts = {n: p.reshape(grads[n].shape) for n, p in zip(names, vector.split(sizes), strict=True)}
-        after = method.params(method.step(state, parts))
+        after = method.params(method.step(state, parts, 0))
         return torch.cat([after[n].flatten() for n in names])
 
     at = torch.cat([g.flatten() for g in grads.values()])

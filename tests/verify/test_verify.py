@@ -106,8 +106,8 @@ def test_faults_fail_and_the_other_checks_still_run():
 
         card = dataclasses.replace(GradientDescent.card)
 
-        def step(self, state, grads):
-            return super().step(state, {name: 2 * g.detach() for name, g in grads.items()})
+        def step(self, state, grads, k):
+            return super().step(state, {name: 2 * g.detach() for name, g in grads.items()}, k)
 
     optimizers.register("fault", Fault)
     try:
