@@ -29,16 +29,27 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The card, or the processor's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[str, Any]:
     """What a reader needs to repeat or to doubt a number."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "version": benchmark.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "device": f"{device.type} ({name})",
+        "device": f"{device.type} ({device_name(device)})",
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # on another processor, other roundings
         "deterministic": device.type == "cpu",
         "workers": group.size,
         "threads": torch.get_num_threads(),

@@ -36,6 +36,7 @@ from benchmark.data.storage import ClassInfo
 from benchmark.engine.allocator import keep_large_buffers
 from benchmark.engine.counting import flops, peak_bytes
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
+from benchmark.runs.environment import device_name
 from benchmark.timing import peers
 from benchmark.timing.peers import Job
 from optimizers.base import InnerOptimizer
@@ -257,16 +258,3 @@ def counts(
         "flops": flops(run),
         "peak_mib": peak_bytes(run) / 2**20,
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The card, or the processor's model."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        import platform
-
-        return platform.processor() or platform.machine()
