@@ -17,19 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.engine import fused
+from benchmark.engine.fused import BatchNorm
 from benchmark.errors import UserError, nearest
-
-
-class BatchNorm(nn.Module):
-    """γ ⊙ (x − μ) / √(σ² + 1e-5) + β with each channel's mean μ and variance σ² over the batch and all positions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] → same
-        return fused.batch_norm(x, self.weight, self.bias)
 
 
 class Network(nn.Module):
@@ -73,17 +62,17 @@ class Network(nn.Module):
         return self.inserted[place](x) if place in self.inserted else x
 
 
-class CNN4(Network):
-    """4 × (3×3 convolution, batch norm, ReLU, 2×2 max-pool), then one linear layer: [N, C_in, H, W] → [N, ways].
+class ConvNet(Network):
+    """CNN4: 4 × (3×3 convolution, batch norm, ReLU, 2×2 max-pool), then one linear layer: [N, C_in, H, W] → [N, ways].
 
     Each pooling halves height and width, rounding down; at 84, 32 and 28 pixels the head sees 25, 4 and 1 positions.
     A convolution's bias is removed again by the batch norm behind it: it is a parameter of the network, as in every
     public code base, but its gradient is zero and no work is done for it.
 
-    With `depth` 2 it is CNN2, MetaKFO's network: two such blocks, each with 4×4 max-pool, so that the head is the same.
+    CNN2, MetaKFO's network, has `depth` 2: two such blocks, each with 4×4 max-pool, so that the head is the same.
     """
 
-    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int, depth: int = 4) -> None:
+    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int, depth: int) -> None:
         super().__init__()
         inputs, height, width = image_shape
         if min(height, width) < 16:
@@ -107,29 +96,10 @@ class CNN4(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, self.depth + 1):
-            x = self._at(f"block{i}", self._block(i, x))
+            conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
+            inserted = dict(self.inserted).get(f"conv{i}")
+            x = self._at(f"block{i}", fused.block(x, conv, inserted, norm, self.pool))
         return self._at("head", self.head(x.flatten(1)))
-
-    def _block(self, i: int, x: Tensor) -> Tensor:
-        conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
-        place = f"conv{i}"
-        if type(conv) is not nn.Conv2d or type(norm) is not BatchNorm or not _is_mix(self.inserted, place):
-            return F.max_pool2d(F.relu(norm(self._at(place, conv(x)))), self.pool)
-        weight: Tensor = conv.weight  # [C, C_in, 3, 3]; the batch norm would remove the bias
-        if place in self.inserted:
-            mix: Any = self.inserted[place].weight  # [C, C, 1, 1]
-            weight = (mix.flatten(1) @ weight.flatten(1)).view_as(weight)
-        if self.pool == 2 and fused.usable(x, self.channels):
-            return fused.conv_norm_relu_pool(x, weight, norm.weight, norm.bias)
-        return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), self.pool)
-
-
-def _is_mix(inserted: nn.ModuleDict, place: str) -> bool:
-    """Whether what is inserted there, if anything, is a 1×1 convolution: one matrix product with the layer's weight."""
-    if place not in inserted:
-        return True
-    layer = inserted[place]
-    return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
 
 
 class ResNet12(Network):
@@ -207,11 +177,11 @@ class SineMLP(Network):
 
 
 def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
-    return CNN4(ways=ways, image_shape=image_shape, channels=channels)
+    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=4)
 
 
 def _cnn2(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
-    return CNN4(ways=ways, image_shape=image_shape, channels=channels, depth=2)
+    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=2)
 
 
 def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:

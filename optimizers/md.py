@@ -30,7 +30,7 @@ class DualDescent(InnerOptimizer):
     g: nn.Module
 
     def init_state(self, noise: Tensor | None = None) -> State:
-        return {"z": {name: value.contiguous() for name, value in self.start().items()}}  # as the map reads it
+        return {"z": self.start()}
 
     def params(self, state: State) -> Params:
         return self.g(state["z"])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
-from optimizers.tensors.modes import group
+from optimizers.tensors.modes import group_by_modes
 from optimizers.tensors.products import mode_products
 
 
@@ -35,7 +35,7 @@ class MetaCurvature(InnerOptimizer):
     def __init__(self, network: nn.Module, **common: Any) -> None:
         super().__init__(network, **common)
         start = self.start()
-        self.groups = group(self.adapted, {name: value.shape for name, value in start.items()})
+        self.groups = group_by_modes(self.adapted, {name: value.shape for name, value in start.items()})
         self.factors = nn.ModuleList()  # one list of mode matrices [G, n, n] a group; vectors: one [G, n]
         for members in self.groups:
             like = start[members.names[0]]

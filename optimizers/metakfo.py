@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State
 from optimizers.errors import choice
-from optimizers.tensors.modes import group
+from optimizers.tensors.modes import group_by_modes
 from optimizers.tensors.products import mode_products, multiply, rows
 
 
@@ -55,7 +55,7 @@ class MetaKFO(InnerOptimizer):
         if not adapting:
             self.card = replace(self.card, starts_as_maml=True)
         start = self.start()
-        self.groups = group(self.adapted, {name: value.shape for name, value in start.items()})
+        self.groups = group_by_modes(self.adapted, {name: value.shape for name, value in start.items()})
         self.factors = nn.ParameterDict()
         for index, members in enumerate(self.groups):
             like, size = start[members.names[0]], len(members)

@@ -34,7 +34,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
@@ -57,6 +57,42 @@ def disabled(*, primitives: bool = False) -> Iterator[None]:
         yield
     finally:
         _formulation.reset(token)
+
+
+class BatchNorm(nn.Module):
+    """γ ⊙ (x − μ) / √(σ² + 1e-5) + β with each channel's mean μ and variance σ² over the batch and all positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] → same
+        return batch_norm(x, self.weight, self.bias)
+
+
+def block(x: Tensor, conv: nn.Module, inserted: nn.Module | None, norm: nn.Module, pool: int) -> Tensor:
+    """max_pool2d(relu(norm(inserted(conv(x)))), pool), by fewer operations where the layers are of known kinds.
+
+    These are a 3×3 convolution, :class:`BatchNorm`, and a 1×1 convolution inserted between them or nothing. Such a 1×1
+    convolution is one matrix product with the weight before it, and the convolution's bias, which the batch norm takes
+    away again, is left out.
+    """
+    if type(conv) is not nn.Conv2d or type(norm) is not BatchNorm or not (inserted is None or _is_mix(inserted)):
+        x = conv(x)
+        return F.max_pool2d(F.relu(norm(x if inserted is None else inserted(x))), pool)
+    weight: Tensor = conv.weight  # [C, C_in, 3, 3]
+    if inserted is not None:
+        mix: Any = inserted.weight  # [C, C, 1, 1]
+        weight = (mix.flatten(1) @ weight.flatten(1)).view_as(weight)
+    if pool == 2 and usable(x, len(weight)):
+        return conv_norm_relu_pool(x, weight, norm.weight, norm.bias)
+    return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), pool)
+
+
+def _is_mix(layer: nn.Module) -> bool:
+    """Whether it is a 1×1 convolution: one matrix over the channels."""
+    return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
 
 
 def usable(x: Tensor, channels: int) -> bool:

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from optimizers.tensors.modes import Shape, group
+from optimizers.tensors.modes import Shape, group_by_modes
 from optimizers.tensors.products import Layer, chains, listed
 
 WIDTH = 8
@@ -32,7 +32,7 @@ class ConvexMap(nn.Module):
     def __init__(self, start: Mapping[str, Tensor]) -> None:
         super().__init__()
         names = list(start)
-        self.groups = group(names, {name: tuple(value.shape) for name, value in start.items()})
+        self.groups = group_by_modes(names, {name: tuple(value.shape) for name, value in start.items()})
         like = next(iter(start.values()))
         self.counts = [len(g) for g in self.groups]
         self.sizes = [len(g) * math.prod(g.modes) for g in self.groups]

@@ -23,7 +23,7 @@ def modes(shape: Sequence[int]) -> Shape:
     return tuple(shape) or (1,)
 
 
-class Group:
+class ShapeGroup:
     """Tensors, by name, that have the same modes; stacked they are [G, *modes]."""
 
     def __init__(self, names: Sequence[str], shapes: Mapping[str, Shape]) -> None:
@@ -47,9 +47,9 @@ class Group:
         return {name: part if part.shape == shape else part.reshape(shape) for name, shape, part in parts}
 
 
-def group(names: Sequence[str], shapes: Mapping[str, Shape]) -> list[Group]:
+def group_by_modes(names: Sequence[str], shapes: Mapping[str, Shape]) -> list[ShapeGroup]:
     """`names` grouped by the modes of their shapes, in the order in which a shape first appears."""
     found: dict[Shape, list[str]] = {}
     for name in names:
         found.setdefault(modes(shapes[name]), []).append(name)
-    return [Group(members, shapes) for members in found.values()]
+    return [ShapeGroup(members, shapes) for members in found.values()]

@@ -6,7 +6,8 @@ from torch import nn
 
 from benchmark import networks
 from optimizers.contract.kit import perturb
-from optimizers.maps.block_iaf import BlockIAF, pyramid
+from optimizers.maps.block_iaf import BlockIAF
+from optimizers.maps.stacked_conditioner import pyramid
 from optimizers.tensors.modes import modes
 
 SHAPES = {
