@@ -12,10 +12,13 @@ from torch import nn
 
 import optimizers
 from benchmark import data, train
-from benchmark.engine.parallel import Group
+from benchmark.engine.execution import Execution
 from benchmark.engine.shutdown import Interrupted
+from benchmark.meta_optimizer import create_meta_optimizer, split_start
 from benchmark.runs import assembly, checkpoints
 from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
+from benchmark.training_state import Progress
 from optimizers.base import Card, InnerOptimizer
 from tests.robustness.helpers import COMMON, TINY, execute, numbers, tiny
 from tests.robustness.test_kill import StopAt
@@ -24,10 +27,10 @@ CPU = torch.device("cpu")
 GLYPHS = RunSpec(**COMMON | {"dataset": "glyphs", "ways": 3, "channels": 4, "iterations": 2})
 
 
-def trained(spec: RunSpec) -> tuple[InnerOptimizer, train.Progress]:
+def trained(spec: RunSpec) -> tuple[InnerOptimizer, Progress]:
     dataset = data.load(spec.dataset)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    return optimizer, train.train(optimizer, dataset, spec, group=Group(), device=CPU)
+    return optimizer, train.train(optimizer, dataset, spec)
 
 
 def values(optimizer: InnerOptimizer) -> dict[str, torch.Tensor]:
@@ -43,7 +46,7 @@ def test_the_start_is_the_network_as_the_method_got_it(method: str) -> None:
     """In number, order and shape the parameters of the same network without a method; the rest is the method's."""
     optimizer = assembly.build(dataclasses.replace(GLYPHS, method=method), (1, 28, 28), CPU)
     plain = assembly.build(dataclasses.replace(GLYPHS, method="maml"), (1, 28, 28), CPU)
-    start, geometry = train.split_start(optimizer)
+    start, geometry = split_start(optimizer)
     assert [each.shape for each in start] == [each.shape for each in plain.network.parameters()]
     assert {id(each) for each in (*start, *geometry)} == {id(each) for each in optimizer.parameters()}
     assert bool(geometry) == (method not in ("maml", "ecml"))
@@ -54,19 +57,18 @@ def test_a_factor_of_one_makes_no_groups(how: dict[str, Any]) -> None:
     """And two groups of one learning rate would have given the same bits."""
     spec = dataclasses.replace(GLYPHS, method="metasgd", **how)
     optimizer, _ = trained(spec)
-    assert len(train.create_meta_optimizer(optimizer, spec).param_groups) == 1
-    assert "factor" not in train.create_meta_optimizer(optimizer, spec).state_dict()["param_groups"][0]
+    assert len(create_meta_optimizer(optimizer, spec).param_groups) == 1
+    assert "factor" not in create_meta_optimizer(optimizer, spec).state_dict()["param_groups"][0]
     nearly = dataclasses.replace(spec, geometry_lr=2.0)
-    groups = train.create_meta_optimizer(optimizer, nearly).param_groups
+    groups = create_meta_optimizer(optimizer, nearly).param_groups
     assert [(len(group["params"]), group.get("factor")) for group in groups] == [(18, None), (18, 2.0)]
 
 
 def test_two_groups_of_one_rate_are_the_bits_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = trained(dataclasses.replace(GLYPHS, method="metasgd"))
-    create = train.create_meta_optimizer
 
     def split(optimizer: InnerOptimizer, spec: RunSpec) -> torch.optim.Optimizer:
-        made = create(optimizer, dataclasses.replace(spec, geometry_lr=2.0))
+        made = create_meta_optimizer(optimizer, dataclasses.replace(spec, geometry_lr=2.0))
         assert len(made.param_groups) == 2
         made.param_groups[1]["factor"] = 1.0
         return made
@@ -80,7 +82,7 @@ def test_maml_has_no_geometry_and_any_factor_gives_the_same_bits(factor: float) 
     plain, _ = trained(GLYPHS)
     spec = dataclasses.replace(GLYPHS, geometry_lr=factor)
     other, _ = trained(spec)
-    assert len(train.create_meta_optimizer(other, spec).param_groups) == 1
+    assert len(create_meta_optimizer(other, spec).param_groups) == 1
     assert equal(values(other), values(plain))
 
 
@@ -89,11 +91,13 @@ def first_step(**knobs: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
     spec = tiny(iterations=1, precision="float64", **knobs)
     dataset = data.load(spec.dataset)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    before = values(optimizer)
-    mean = train._batch_gradient(optimizer, dataset, spec, range(spec.meta_batch), Group(), CPU, "loop")
+    before, double = values(optimizer), Execution(precision="float64")
+    mean = train._batch_gradient(
+        optimizer, TaskStream.of(spec, dataset, "train"), spec.steps, range(spec.meta_batch), double
+    )
     parts = mean[1:].split([value.numel() for value in before.values()])
     gradient = {name: part.view_as(before[name]) for name, part in zip(before, parts, strict=True)}
-    train.train(optimizer, dataset, spec, group=Group(), device=CPU)
+    train.train(optimizer, dataset, spec, double)
     return {name: value - before[name] for name, value in values(optimizer).items()}, gradient
 
 
@@ -121,13 +125,12 @@ def test_the_schedule_applies_to_both_parts() -> None:
     spec = tiny(precision="float64", lr_step=1, **knobs | {"iterations": 1})
     dataset = data.load(spec.dataset)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    made = train.create_meta_optimizer(optimizer, spec)
+    stream = TaskStream.of(spec, dataset, "train")
+    made = create_meta_optimizer(optimizer, spec)
     seen = []
     made.step = lambda: seen.append([group["lr"] for group in made.param_groups])  # type: ignore[method-assign]
     for iteration in range(3):
-        train._meta_step(
-            optimizer, made, dataset, spec, train.Progress(iteration=iteration), Group(), CPU, "loop", False
-        )
+        train._meta_step(optimizer, made, stream, spec, Progress(iteration=iteration), Execution(precision="float64"))
     assert seen == [pytest.approx([rate, 5 * rate]) for rate in (0.01, 0.005, 0.0025)]
 
 
@@ -161,7 +164,7 @@ class Foreign(InnerOptimizer):
 def test_a_method_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizers, "create", lambda name, network, **options: Foreign(network, **options))
     spec = tiny(method="foreign", meta_optimizer="sgd", meta_lr=0.01, iterations=1)
-    _, geometry = train.split_start(assembly.build(spec, data.load("sine").image_shape, CPU))
+    _, geometry = split_start(assembly.build(spec, data.load("sine").image_shape, CPU))
     assert [each.shape for each in geometry] == [torch.Size([])]
     once, five = (values(trained(dataclasses.replace(spec, geometry_lr=factor))[0]) for factor in (1.0, 5.0))
     moved = [each["network_rate"] - torch.tensor(spec.alpha) for each in (once, five)]

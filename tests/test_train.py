@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 import optimizers
-from benchmark import data, evaluate, train
-from benchmark.engine.parallel import Group
+from benchmark import data, evaluate, meta_optimizer, train
+from benchmark.engine.execution import Execution
 from benchmark.metagrad import Evaluation, meta_gradient
 from benchmark.runs import assembly
 from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
+from benchmark.training_state import Progress
 
 CPU = torch.device("cpu")
 GRADIENT = torch.tensor([0.5, -3.0, 0.01, 8.0], dtype=torch.float64)
@@ -34,12 +36,13 @@ class Stub:
         network.weight.data = START.clone()[None]
         self.optimizer = optimizers.create("maml", network)
 
-        def gradient(optimizer, dataset, spec, indices, *rest):
+        def gradient(optimizer, stream, steps, indices, execution):
             self.tasks += indices
             return torch.cat([torch.ones(1, dtype=torch.float64), GRADIENT])
 
-        def measure(optimizer, dataset, spec, split, tasks, *, steps, trace_steps, **rest):
-            self.validations.append((split, tasks, steps, trace_steps))
+        def measure(optimizer, stream, protocol, execution, **rest):
+            tasks = protocol.tasks
+            self.validations.append((stream.split, tasks, protocol.steps, protocol.trace_steps))
             self.seen.append(self.theta())
             accuracy, nll = scores[len(self.validations) - 1]
             return pd.DataFrame({"accuracy": [accuracy] * tasks, "nll": [nll] * tasks})
@@ -50,9 +53,9 @@ class Stub:
     def theta(self) -> torch.Tensor:
         return next(self.optimizer.parameters()).detach().clone().flatten()
 
-    def run(self, **knobs) -> train.Progress:
+    def run(self, **knobs) -> Progress:
         spec = RunSpec(**{"iterations": 3, "validate_every": 1, "validation_tasks": 7} | knobs)
-        return train.train(self.optimizer, SimpleNamespace(), spec, group=Group(), device=CPU)
+        return train.train(self.optimizer, SimpleNamespace(), spec)
 
 
 RISING = [(0.1 * (i + 1), 1.0) for i in range(10)]
@@ -86,9 +89,9 @@ def test_adam(clip: float, decay: float, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_learning_rate_falls_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = RunSpec(meta_lr=0.1, lr_step=20, lr_gamma=0.5)
-    rates = [train.learning_rate(spec, i) for i in (0, 19, 20, 39, 40)]
+    rates = [meta_optimizer.learning_rate(spec, i) for i in (0, 19, 20, 39, 40)]
     assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
-    assert train.learning_rate(RunSpec(meta_lr=0.1), 10**6) == 0.1
+    assert meta_optimizer.learning_rate(RunSpec(meta_lr=0.1), 10**6) == 0.1
     stub = Stub(monkeypatch, RISING)
     stub.run(meta_optimizer="sgd", meta_lr=0.1, lr_step=2, lr_gamma=0.5)
     torch.testing.assert_close(stub.theta(), START - (0.1 + 0.1 + 0.05) * GRADIENT, rtol=1e-12, atol=0)
@@ -151,9 +154,11 @@ def test_a_batch_is_the_mean_over_its_training_tasks(strategy: str, recompute: b
     spec = RunSpec(channels=4, steps=2, meta_batch=3, query_train=2, alpha=0.1, precision="float64", method="mtnet")
     dataset = data.load("glyphs", data_root)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    found = train._batch_gradient(optimizer, dataset, spec, range(3, 6), Group(), CPU, strategy, recompute)
-    batch = evaluate.to_device(data.sample(dataset, "train", 5, 1, 2, 0, [3, 4, 5]), CPU, spec)
-    noise = evaluate.draw_noise(optimizer, spec, "train", [3, 4, 5], CPU)
+    stream = TaskStream.of(spec, dataset, "train")
+    execution = Execution(strategy=strategy, recompute=recompute, precision="float64")
+    found = train._batch_gradient(optimizer, stream, spec.steps, range(3, 6), execution)
+    batch = TaskStream(dataset, "train", 5, 1, 2, 0).batch([3, 4, 5], execution)
+    noise = stream.noise(optimizer, [3, 4, 5])
     loss, gradients = meta_gradient(optimizer, batch, steps=2, strategy="loop", noise=noise)
     expected = torch.cat([loss[None], *(g.flatten() for g in gradients.values())])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -171,23 +176,9 @@ def test_measuring_uses_the_test_protocol(data_root: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(evaluate, "evaluate_batch", evaluated)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
-    table = evaluate.measure(
-        optimizer, dataset, spec, "test", 9, steps=2, trace_steps=3, group=Group(), device=CPU
-    )  # in chunks of 8 and 1
+    protocol = evaluate.EvaluationProtocol(tasks=9, steps=2, trace_steps=3)
+    table = evaluate.measure(optimizer, TaskStream.of(spec, dataset, "test"), protocol)  # in chunks of 8 and 1
     assert [(len(batch.support_x), steps, trace) for batch, steps, trace in calls] == [(8, 2, 3), (1, 2, 3)]
-    expected = data.sample(dataset, "test", 5, 1, 2, 0, range(9))
+    expected = data.sample(data.Episodes(dataset, "test", 5, 1, 2, 0), range(9))
     assert torch.equal(torch.cat([batch.query_x for batch, _, _ in calls]), expected.query_x)
     assert table["task"].tolist() == list(range(9))
-
-
-def test_noise_is_a_function_of_seed_split_and_task() -> None:
-    class Drawing:
-        def noise(self, generator: torch.Generator) -> torch.Tensor:
-            return torch.rand(2, generator=generator)
-
-    def draw(seed: int, split: str, indices: list[int]) -> torch.Tensor:
-        return evaluate.draw_noise(Drawing(), RunSpec(seed=seed), split, indices, CPU)
-
-    assert torch.equal(draw(0, "train", [3, 4])[1], draw(0, "train", [4])[0])
-    drawn = [draw(*place)[0] for place in ((0, "train", [0]), (1, "train", [0]), (0, "test", [0]), (0, "train", [1]))]
-    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 4

@@ -169,14 +169,14 @@ def _short(value: Any) -> str:
 
 
 def _preview(arguments: argparse.Namespace) -> int:
+    from benchmark.data.draws import Episodes
     from benchmark.data.preview import contact_sheet
 
     dataset = catalogue.load(arguments.name, arguments.data_root)
     output = arguments.output or Path(f"{dataset.name}-{arguments.split}.png")
     ways = 1 if dataset.kind == "regression" else arguments.ways
-    contact_sheet(
-        dataset, output, arguments.split, ways, arguments.shots, arguments.query, arguments.seed, range(arguments.tasks)
-    )
+    of = Episodes(dataset, arguments.split, ways, arguments.shots, arguments.query, arguments.seed)
+    contact_sheet(of, range(arguments.tasks), output)
     _say(str(output))
     return 0
 

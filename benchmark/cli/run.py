@@ -18,7 +18,8 @@ from rich.table import Column, Table
 from benchmark import recipes
 from benchmark.cli.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output
 from benchmark.errors import UserError, nearest
-from benchmark.runs import store, tune
+from benchmark.runs import tune
+from benchmark.runs.directory import RunDirectory
 from benchmark.spec import RECIPES, RunSpec
 
 if TYPE_CHECKING:
@@ -248,5 +249,5 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
     from benchmark.report import terminal
 
-    found = (store.RunDirectory(results, spec).run() for spec in specs)
+    found = (RunDirectory(results, spec).run() for spec in specs)
     terminal.print_table([run for run in found if run is not None], output())

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from benchmark.cli.flags import add_results, output
 from benchmark.runs import store
+from benchmark.runs.directory import is_alive
 
 HELP = "where each run stands"
 
@@ -30,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     notes = []
     for run in runs:
         state = run.state
-        if state == "running" and not store.is_alive(run.path):
+        if state == "running" and not is_alive(run.path):
             state = "killed"
         best = run.status.get("best_score")
         iteration, total = run.status.get("iteration", 0), run.spec["iterations"]

@@ -20,7 +20,8 @@ from rich.table import Table
 from benchmark.cli.flags import add_reports, output
 from benchmark.cli.run import add_where, machinery
 from benchmark.errors import UserError
-from benchmark.runs import store, tune
+from benchmark.runs import tune
+from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.runs.study import TRIALS, Stage, Study, read
 from benchmark.runs.tune import Tuning
 from benchmark.spec import RunSpec
@@ -149,13 +150,13 @@ def standing(spec: RunSpec, folder: Path) -> tuple[str, dict | None]:
 
     try:
         due = runner.due(spec, folder)
-        run = store.RunDirectory(folder, spec).run()
+        run = RunDirectory(folder, spec).run()
     except UserError:
         return "unreadable", None
     status = run.status if run else None
     if due == "done":
         return "done", status
-    if store.is_alive(folder / spec.name):
+    if is_alive(folder / spec.name):
         return "held", status
     return ("begun" if due == "resume" else "new"), status
 

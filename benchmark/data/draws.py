@@ -1,11 +1,14 @@
-"""What images and formulas draw tasks with: the random words of a task's index, and the batch that comes out."""
+"""What images and formulas draw tasks with: what decides a task, its random words, and the batch that comes out."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from benchmark.data.storage import Dataset
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +26,24 @@ class Batch(NamedTuple):
     query_y: torch.Tensor
 
 
-def task_words(dataset: str, split: str, ways: int, shots: int, seed: int, index: int, count: int) -> np.ndarray:
-    """``count`` random uint64 of one task, the same on every platform and numpy release."""
-    text = repr((dataset, split, int(ways), int(shots), int(seed), int(index)))
+@dataclass(frozen=True)
+class Episodes:
+    """Which tasks: all of them, numbered, that one data set and split give for these sizes and this seed."""
+
+    dataset: Dataset
+    split: str
+    ways: int
+    shots: int
+    query: int
+    """Query images of each class; for regression query examples."""
+    seed: int
+
+
+def task_words(of: Episodes, index: int, count: int) -> np.ndarray:
+    """``count`` random uint64 of one task, the same on every platform and numpy release.
+
+    The queries are no part of the key: more of them only add to fewer.
+    """
+    text = repr((of.dataset.name, of.split, int(of.ways), int(of.shots), int(of.seed), int(index)))
     key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
     return np.random.Philox(key=key).random_raw(count)

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from benchmark.data.draws import Batch, task_words
+from benchmark.data.draws import Batch, Episodes, task_words
 from benchmark.data.sine import sample_sine
 from benchmark.data.storage import SPLITS, Dataset
 from benchmark.errors import UserError, nearest
@@ -62,21 +62,14 @@ def _table(dataset: Dataset, split: str) -> _Table:
     )
 
 
-def _draw(
-    dataset: Dataset, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(of: Episodes, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Image indices ``[T, ways, shots + query]`` and quarter turns ``[T, ways]``."""
-    table = _table(dataset, split)
+    table, rotations, ways, shots = _table(of.dataset, of.split), of.dataset.rotations, of.ways, of.shots
     stored, widest = len(table.first), int(table.size.max())
-    classes, most_groups = stored * dataset.rotations, int(table.groups.max())
-    words = np.stack(
-        [
-            task_words(dataset.name, split, ways, shots, seed, i, classes + ways * (widest + most_groups))
-            for i in indices
-        ]
-    )  # [T, ...]
+    classes, most_groups = stored * rotations, int(table.groups.max())
+    words = np.stack([task_words(of, i, classes + ways * (widest + most_groups)) for i in indices])  # [T, ...]
     chosen = np.argsort(words[:, :classes], axis=1, kind="stable")[:, :ways]  # [T, ways]
-    turns, rows = chosen % dataset.rotations, chosen // dataset.rotations
+    turns, rows = chosen % rotations, chosen // rotations
     keys = words[:, classes:].reshape(len(words), ways, -1)  # [T, ways, M + G]
     image_keys = np.where(np.arange(widest) < table.size[rows][..., None], keys[..., :widest] >> np.uint64(1), _LAST)
     if most_groups == 0:
@@ -85,7 +78,7 @@ def _draw(
     else:
         order, begin = _grouped_order(table, rows, image_keys, keys[..., widest:], shots)
     support = np.broadcast_to(np.arange(shots), (*begin.shape[:2], shots))
-    columns = np.concatenate([support, begin + np.arange(query)], axis=-1)
+    columns = np.concatenate([support, begin + np.arange(of.query)], axis=-1)
     return table.first[rows][..., None] + np.take_along_axis(order, columns, axis=-1), turns
 
 
@@ -110,23 +103,23 @@ def _grouped_order(
     return np.take_along_axis(within, order, axis=-1), np.sum(present & ~is_query, axis=-1, keepdims=True)
 
 
-def class_names(
-    dataset: Dataset, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]
-) -> list[list[str]]:
+def class_names(of: Episodes, indices: Sequence[int]) -> list[list[str]]:
     """The classes of each task, in the order of its labels."""
-    check(dataset, split, ways, shots, query)
-    picked, turns = _draw(dataset, split, ways, shots, query, seed, indices)
-    ends = np.cumsum([c.count for c in dataset.classes])
+    check(of)
+    picked, turns = _draw(of, indices)
+    classes = of.dataset.classes
+    ends = np.cumsum([c.count for c in classes])
     rows = np.searchsorted(ends, picked[..., 0], side="right")  # [T, ways]
     suffix = ["", "@90", "@180", "@270"]
     return [
-        [dataset.classes[row].name + suffix[turn] for row, turn in zip(*task, strict=True)]
+        [classes[row].name + suffix[turn] for row, turn in zip(*task, strict=True)]
         for task in zip(rows, turns, strict=True)
     ]
 
 
-def check(dataset: Dataset, split: str, ways: int, shots: int, query: int) -> None:
+def check(of: Episodes) -> None:
     """Refuse an episode the data set cannot give, saying what it can."""
+    dataset, split, ways, shots, query = of.dataset, of.split, of.ways, of.shots, of.query
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}, expected train, val or test{nearest(split, SPLITS)}")
     for what, value, least in (("ways", ways, 1), ("shots", shots, 1), ("query", query, 0)):
@@ -162,17 +155,8 @@ def _labels(ways: int, each: int) -> np.ndarray:
     return np.repeat(np.arange(ways, dtype=np.int64), each)
 
 
-def sample(
-    dataset: Dataset,
-    split: str,
-    ways: int,
-    shots: int,
-    query: int,
-    seed: int,
-    indices: Sequence[int],
-    device: torch.device | None = None,
-) -> Batch:
-    """Tasks ``indices`` of a split as one :class:`Batch`; see the module for what decides them.
+def sample(of: Episodes, indices: Sequence[int], device: torch.device | None = None) -> Batch:
+    """Tasks ``indices`` as one :class:`Batch`; see the module for what decides them.
 
     With a GPU as ``device`` its images are gathered there (:func:`resident`), to the same bits as on the CPU.
 
@@ -180,13 +164,11 @@ def sample(
     """
     import torch
 
-    check(dataset, split, ways, shots, query)
+    check(of)
+    dataset, shots = of.dataset, of.shots
     if dataset.kind == "regression":
-        return sample_sine(dataset, split, shots, query, seed, indices)
-    drawn = [
-        _draw(dataset, split, ways, shots, query, seed, indices[start : start + _CHUNK_TASKS])
-        for start in range(0, len(indices), _CHUNK_TASKS)
-    ]
+        return sample_sine(of, indices)
+    drawn = [_draw(of, indices[start : start + _CHUNK_TASKS]) for start in range(0, len(indices), _CHUNK_TASKS)]
     picked, turns = (np.concatenate(parts) for parts in zip(*drawn, strict=True))  # [T, ways, S + Q], [T, ways]
     stored = resident(dataset, device)
     if stored is None:
@@ -200,11 +182,11 @@ def sample(
     most = torch.full((), 255.0, device=images.device)  # a tensor: by a number, a GPU multiplies with its inverse
 
     def part(pixels: torch.Tensor, each: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = pixels.float().div_(most).reshape(len(indices), ways * each, *dataset.image_shape)
-        labels = torch.from_numpy(np.tile(_labels(ways, each), (len(indices), 1)))
+        x = pixels.float().div_(most).reshape(len(indices), of.ways * each, *dataset.image_shape)
+        labels = torch.from_numpy(np.tile(_labels(of.ways, each), (len(indices), 1)))
         return x, labels.to(x.device, non_blocking=True)
 
-    return Batch(*part(images[:, :, :shots], shots), *part(images[:, :, shots:], query))
+    return Batch(*part(images[:, :, :shots], shots), *part(images[:, :, shots:], of.query))
 
 
 _RESIDENT: WeakKeyDictionary[Dataset, dict[torch.device, torch.Tensor | None]] = WeakKeyDictionary()

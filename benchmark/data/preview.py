@@ -9,36 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.episodes import Batch, class_names, sample
+from benchmark.data.draws import Batch, Episodes
+from benchmark.data.episodes import class_names, sample
 from benchmark.data.sine import INPUT, sine_tasks
-from benchmark.data.storage import Dataset
 from benchmark.files import write_atomic
 
 _CELL_IN = 0.62  # side of an image
 _LABEL_IN = 2.0
 
 
-def contact_sheet(
-    dataset: Dataset, output: Path, split: str, ways: int, shots: int, query: int, seed: int, indices: Sequence[int]
-) -> None:
+def contact_sheet(of: Episodes, indices: Sequence[int], output: Path) -> None:
     """Write a PNG of the tasks ``indices``."""
     from matplotlib.figure import Figure
 
-    batch = sample(dataset, split, ways, shots, query, seed, indices)
-    if dataset.kind == "regression":
-        figure = _curves(batch, sine_tasks(dataset, split, shots, query, seed, indices), Figure)
+    batch = sample(of, indices)
+    if of.dataset.kind == "regression":
+        figure = _curves(batch, sine_tasks(of, indices), Figure)
     else:
-        names = class_names(dataset, split, ways, shots, query, seed, indices)
-        figure = _images(batch, names, shots, query, Figure)
-    figure.suptitle(f"{dataset.name}, {split}: support | query", fontsize=10)
+        names = class_names(of, indices)
+        figure = _images(batch, names, of, Figure)
+    figure.suptitle(f"{of.dataset.name}, {of.split}: support | query", fontsize=10)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=max(100, round(dataset.image_shape[-1] / _CELL_IN)))
+    figure.savefig(drawn, format="png", dpi=max(100, round(of.dataset.image_shape[-1] / _CELL_IN)))
     write_atomic(output, drawn.getvalue())
 
 
-def _images(batch: Batch, names: list[list[str]], shots: int, query: int, figure_type: Any) -> Any:
-    tasks, ways = len(names), len(names[0])
-    width, height = (shots + query + 0.4) * _CELL_IN + _LABEL_IN + 0.2, (ways * _CELL_IN + 0.35) * tasks + 0.4
+def _images(batch: Batch, names: list[list[str]], of: Episodes, figure_type: Any) -> Any:
+    tasks, ways = len(names), of.ways
+    width, height = (of.shots + of.query + 0.4) * _CELL_IN + _LABEL_IN + 0.2, (ways * _CELL_IN + 0.35) * tasks + 0.4
     figure = figure_type(figsize=(width, height), layout="constrained")
     for task, axes in enumerate(np.atleast_1d(figure.subplots(tasks, 1))):
         sheet = _sheet(batch.support_x[task].numpy(), batch.query_x[task].numpy(), ways)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.data.draws import Batch, task_words
+from benchmark.data.draws import Batch, Episodes, task_words
 from benchmark.data.storage import Dataset
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
@@ -20,11 +20,9 @@ def load_sine() -> Dataset:
     return Dataset("sine", np.zeros((0, 1), np.uint8), (1,), (), "formula", kind="regression")
 
 
-def sine_tasks(
-    dataset: Dataset, split: str, shots: int, query: int, seed: int, indices: Sequence[int]
-) -> tuple[np.ndarray, ...]:
+def sine_tasks(of: Episodes, indices: Sequence[int]) -> tuple[np.ndarray, ...]:
     """Amplitude ``[T, 1]``, phase ``[T, 1]`` and inputs ``[T, shots + query]``, float64."""
-    words = np.stack([task_words(dataset.name, split, 1, shots, seed, i, 2 + shots + query) for i in indices])
+    words = np.stack([task_words(of, i, 2 + of.shots + of.query) for i in indices])
     unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # [0, 1)
 
     def spread(u: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -33,14 +31,14 @@ def sine_tasks(
     return spread(unit[:, :1], *AMPLITUDE), spread(unit[:, 1:2], *PHASE), spread(unit[:, 2:], *INPUT)
 
 
-def sample_sine(dataset: Dataset, split: str, shots: int, query: int, seed: int, indices: Sequence[int]) -> Batch:
+def sample_sine(of: Episodes, indices: Sequence[int]) -> Batch:
     """Inputs float32 ``[T, S, 1]``, targets float32 ``[T, S, 1]``; as in image tasks, more queries add to fewer."""
     import torch
 
-    amplitude, phase, x = sine_tasks(dataset, split, shots, query, seed, indices)
+    amplitude, phase, x = sine_tasks(of, indices)
     y = amplitude * np.sin(x - phase)
     tensors = [
         torch.from_numpy(part[..., None].astype(np.float32))
-        for part in (x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+        for part in (x[:, : of.shots], y[:, : of.shots], x[:, of.shots :], y[:, of.shots :])
     ]
     return Batch(*tensors)

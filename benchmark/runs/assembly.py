@@ -14,30 +14,32 @@ from benchmark.errors import UserError
 from benchmark.recipes import FLOOR
 from benchmark.runs import checkpoints, store
 from benchmark.spec import RunSpec
-from benchmark.train import restore
+from benchmark.tasks import TaskStream
+from benchmark.training_state import restore
 from optimizers.base import InnerOptimizer
 
 
-def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device) -> InnerOptimizer:
-    """The untrained optimizer of a run. Its start is a function of seed, network and method alone."""
+def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device | None = None) -> InnerOptimizer:
+    """The untrained optimizer of a run, on the CPU unless a device is named.
+
+    Its start is a function of seed, network and method alone.
+    """
     torch.manual_seed(spec.seed)
     channels, height, width = (*image_shape, 1, 1)[:3]
     network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels)
     optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **spec.options)
-    return optimizer.to(device, torch.float64 if spec.precision == "float64" else torch.float32)
+    return optimizer.to(device or torch.device("cpu"), torch.float64 if spec.precision == "float64" else torch.float32)
 
 
 def check(spec: RunSpec, dataset: data.Dataset) -> None:
     """Raise :class:`UserError` now for what would fail in the middle of a run."""
-    splits = {"test": spec.query_test} if spec.tasks else {}
-    if spec.method != FLOOR:
-        splits |= {"train": spec.query_train, "val": spec.query_test}
-    for split, query in splits.items():
-        episodes.check(dataset, split, spec.ways, spec.shots, query)
+    splits = [*(["test"] if spec.tasks else []), *(["train", "val"] if spec.method != FLOOR else [])]
+    for split in splits:
+        episodes.check(TaskStream.of(spec, dataset, split))
     if spec.method == FLOOR:
         return
     try:
-        optimizer = build(spec, dataset.image_shape, torch.device("cpu"))
+        optimizer = build(spec, dataset.image_shape)
     except ValueError as error:
         raise UserError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
@@ -55,7 +57,7 @@ def check(spec: RunSpec, dataset: data.Dataset) -> None:
 def load_trained(run: store.Run, data_root: Path | None = None) -> InnerOptimizer:
     """The optimizer of a run with its best meta-parameters, on the CPU."""
     spec = RunSpec.from_dict(run.spec)
-    optimizer = build(spec, data.load(spec.dataset, data_root).image_shape, torch.device("cpu"))
+    optimizer = build(spec, data.load(spec.dataset, data_root).image_shape)
     checkpoint, _ = checkpoints.read_latest_checkpoint(run.path / "checkpoint.pt")
     if checkpoint is None:
         raise UserError(f"{run.path}: has no checkpoint.pt; it stays on the machine that trains, so run it here first")

@@ -37,7 +37,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "train_s": float,
     "validate_s": float,
 }
-"""What :func:`benchmark.train.snapshot` saves."""
+"""What :func:`benchmark.training_state.snapshot` saves."""
 
 AFRESH = "delete the run's directory to start it afresh"
 

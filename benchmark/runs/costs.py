@@ -12,16 +12,15 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
 from benchmark import data
 from benchmark.engine.counting import flops
-from benchmark.evaluate import draw_noise, draw_tasks
+from benchmark.engine.execution import Execution
 from benchmark.metagrad import meta_gradient
 from benchmark.recipes import FLOOR
 from benchmark.runs import store
 from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
 
 FLOPS = 5.5e10
 """Operations per second and worker before anything was measured: a quiet core of a server, 32 × 32 images."""
@@ -85,11 +84,11 @@ class Costs:
         """Operations of the meta-gradient of one training task."""
         work = _work(spec)
         if work not in self._counted:
-            cpu = torch.device("cpu")
+            execution = Execution(precision=spec.precision)
             dataset = data.load(spec.dataset, self.data_root)
-            optimizer = build(spec, dataset.image_shape, cpu)
-            batch = draw_tasks(dataset, "train", spec, spec.query_train, [0], cpu)
-            noise = draw_noise(optimizer, spec, "train", [0], cpu)
+            optimizer = build(spec, dataset.image_shape)
+            stream = TaskStream.of(spec, dataset, "train")
+            batch, noise = stream.batch([0], execution), stream.noise(optimizer, [0])
             self._counted[work] = flops(lambda: meta_gradient(optimizer, batch, spec.steps, "loop", False, noise))
         return self._counted[work]
 

@@ -21,10 +21,11 @@ from benchmark.engine.parallel import Group
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.errors import UserError
 from benchmark.runs import store
+from benchmark.runs.agreement import Agreed
 from benchmark.runs.assembly import is_out_of_memory
+from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.runs.progress import Reporter
-from benchmark.runs.run import Agreed, Context, due, execute
-from benchmark.runs.store import RunDirectory
+from benchmark.runs.run import Context, due, execute
 from benchmark.spec import RunSpec
 from benchmark.train import Diverged
 
@@ -126,7 +127,7 @@ def share_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, devi
         if left:
             names = ", ".join(spec.name for spec in left)
             Reporter(Console(stderr=True)).note(f"waiting for what another process holds: {names}")
-        while left and all(store.is_alive(context.results / spec.name) for spec in left):
+        while left and all(is_alive(context.results / spec.name) for spec in left):
             time.sleep(POLL_S)
         left = [spec for spec in left if not _done(spec, context, states)]
     return {spec.name: states[spec.name] for spec in specs}

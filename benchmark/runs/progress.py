@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmark.spec import RunSpec
 
 if TYPE_CHECKING:
-    from benchmark import train
+    from benchmark import training_state
 
 PLAIN_EVERY_S = 15.0
 
@@ -42,12 +42,12 @@ class Reporter:
             self.note(f"{self.place} {spec.name}: done already")
 
     @contextlib.contextmanager
-    def training(self, spec: RunSpec) -> Iterator[Callable[[train.Progress], None]]:
+    def training(self, spec: RunSpec) -> Iterator[Callable[[training_state.Progress], None]]:
         """Yields the callback for each meta-step."""
         recent: float | None = None
         with self._bar(f"{self.place} {_label(spec)} train", spec.iterations, "it/s") as update:
 
-            def on_step(progress: train.Progress) -> None:
+            def on_step(progress: training_state.Progress) -> None:
                 nonlocal recent
                 loss = progress.losses[-1]
                 recent = loss if recent is None or recent != recent else 0.98 * recent + 0.02 * loss

@@ -1,4 +1,4 @@
-"""Results on disk: one directory per run, every file written whole or not at all.
+"""Results on disk, read: one directory per run. :mod:`benchmark.runs.directory` writes it.
 
 ::
 
@@ -20,18 +20,15 @@ A folder of schema 1 is read under the name that it has, and takes its new one w
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.files import PART, acquire, now, read_json, read_table, write_atomic, write_json
+from benchmark.files import read_json, read_table
 from benchmark.runs import schema_one
 from benchmark.spec import SCHEMA, RunSpec
 
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
 
 SINGLE = 2.0**128
 """Larger than any finite float32."""
-
-
-class Held(UserError):
-    """Another process is at this run."""
 
 
 STATES = ("running", "interrupted", "finished", "diverged", "failed", "oom")
@@ -229,120 +222,3 @@ def results_folders(results: Path) -> list[Path]:
     """`results`, and the folders of runs right below it."""
     below = sorted(each for each in results.iterdir() if each.is_dir()) if results.is_dir() else []
     return [results, *(each for each in below if not (each / "spec.json").exists() and any(each.glob("*/spec.json")))]
-
-
-class RunDirectory:
-    """The writing side of one run. Its lock is held from :meth:`claim` to the end of the ``with`` block."""
-
-    def __init__(self, results: Path, spec: RunSpec) -> None:
-        self.spec = spec
-        self.path = results / spec.name
-        self.checkpoint = self.path / "checkpoint.pt"
-        self.partial = self.path / "evaluation.partial.csv"
-        self.status: dict[str, Any] = {}
-
-    def place(self) -> Path:
-        """Where the run lies: at `path`, or still under its name of schema 1."""
-        former = schema_one.name(self.spec)
-        if former is None or (self.path / "spec.json").exists():
-            return self.path
-        found = self.path.with_name(former)
-        return found if (found / "spec.json").exists() else self.path
-
-    def run(self) -> Run | None:
-        """What is on disk, or None if the run was never started."""
-        place = self.place()
-        return load_run(place) if (place / "spec.json").exists() else None
-
-    def state(self) -> str:
-        """The state of a run that is on disk."""
-        return load_run(self.place()).state
-
-    @contextlib.contextmanager
-    def claim(
-        self,
-        environment: dict[str, Any],
-        command: list[str],
-        *,
-        tuning: dict[str, Any] | None = None,
-        patience_s: float = 2.0,
-    ) -> Iterator[None]:
-        """Own the run: :class:`Held` if another process does for longer than `patience_s`.
-
-        Records spec, environment, command and tuning, removes what a killed process left half written, and gives a
-        folder of schema 1 its new name.
-        """
-        with self._open_lock() as lock:
-            deadline = time.monotonic() + patience_s
-            while not acquire(lock):
-                if time.monotonic() > deadline:
-                    raise Held(f"{self.path.name} is being run by another process; wait for it or stop it")
-                time.sleep(0.1)
-            self._take_new_name()
-            for left in self.path.glob(f".*{PART}"):
-                left.unlink(missing_ok=True)
-            before = self.run()
-            if before is None:
-                self._write_spec(environment, command, tuning)
-            elif RunSpec.from_dict(before.spec) != self.spec:
-                raise UserError(f"{self.path}: holds the run of another spec with the same name")
-            else:
-                if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command, before.tuning)
-                self.status = dict(before.status)
-            yield
-
-    def _open_lock(self) -> IO[str]:
-        """The file whose lock is the run's; a folder that takes its new name takes it along."""
-        while True:
-            place = self.place()
-            if place.is_symlink():
-                raise UserError(f"{place}: is a link and may lead out of the results folder; put a real folder there")
-            try:
-                if place == self.path:
-                    place.mkdir(parents=True, exist_ok=True)
-                return open(place / "run.lock", "w")  # stays on disk: unlinking a held lock admits two
-            except OSError as error:
-                if place == self.path or place.exists():  # else another process gave it its new name just now
-                    raise UserError(f"{place}: cannot be written ({error.strerror})") from error
-
-    def _take_new_name(self) -> None:
-        place = self.place()
-        if place != self.path:
-            try:
-                place.rename(self.path)
-            except OSError as error:
-                raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
-
-    def _write_spec(self, environment: dict[str, Any], command: list[str], tuning: dict[str, Any] | None) -> None:
-        document = {
-            "schema": SCHEMA,
-            "name": self.spec.name,
-            "spec": self.spec.to_dict(),
-            "environment": environment,
-            "command": command,
-        } | ({"tuning": tuning} if tuning else {})
-        write_json(self.path / "spec.json", document)
-
-    def set_status(self, state: str, **values: Any) -> None:
-        """Rewrite status.json; for a finished run with the hashes of its tables."""
-        self.status |= {"state": state, **values, "updated": now()}
-        self.status.pop("sha256", None)
-        if state == "finished":
-            tables = (self.path / f"{name}.csv" for name in ("training", "validation", "evaluation"))
-            self.status["sha256"] = {
-                each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in tables if each.exists()
-            }
-        write_json(self.path / "status.json", self.status)
-
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        write_atomic(self.path / f"{name}.csv", table.to_csv(index=False).encode())
-
-
-def is_alive(path: Path) -> bool:
-    """Whether a process holds the run at `path` right now."""
-    try:
-        with open(path / "run.lock") as lock:
-            return not acquire(lock)
-    except OSError:
-        return False

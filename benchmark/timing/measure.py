@@ -190,8 +190,9 @@ def episode(job: Job, device: torch.device) -> Callable[[], Any]:
     classes = [ClassInfo(str(i), "train", 50) for i in range(64)]
     images = np.random.default_rng(0).integers(0, 256, (64 * 50, *job.image_shape), dtype=np.uint8)
     dataset = data.Dataset("random", images, job.image_shape, tuple(classes), "")
+    stream = data.Episodes(dataset, "train", job.ways, job.shots, job.queries, seed=0)
     index = itertools.count()
-    return lambda: data.sample(dataset, "train", job.ways, job.shots, job.queries, 0, [next(index)], device)
+    return lambda: data.sample(stream, [next(index)], device)
 
 
 def multiplication(device: torch.device) -> tuple[Callable[[], Any], float]:

@@ -23,14 +23,15 @@ from torch import Tensor, nn
 import optimizers
 from benchmark import data
 from benchmark.adapt import adapt, support_gradient
+from benchmark.engine.execution import Execution
 from benchmark.errors import UserError
-from benchmark.evaluate import draw_noise, to_device
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
 from benchmark.recipes import FLOOR
 from benchmark.runs import store
 from benchmark.runs.assembly import load_trained
 from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
 from benchmark.verify import geometry
 from benchmark.verify.derivatives import (
     STEPS,
@@ -154,10 +155,9 @@ def _trained(path: Path, data_root: Path | None) -> Record:
     if spec.method == FLOOR:
         raise UserError(f"{path}: {FLOOR} learns nothing; name the run of a method")
     optimizer = load_trained(run, data_root)
-    dataset = data.load(spec.dataset, data_root)
-    batch = data.sample(dataset, "test", spec.ways, spec.shots, spec.query_test, spec.seed, range(2))
-    noise = draw_noise(optimizer, spec, "test", range(2), torch.device("cpu"))
-    each = tasks(to_device(batch, torch.device("cpu"), spec))
+    stream = TaskStream.of(spec, data.load(spec.dataset, data_root), "test")
+    noise = stream.noise(optimizer, range(2))
+    each = tasks(stream.batch(range(2), Execution(precision=spec.precision)))
     doubled = [Task(*(t.double() if t.is_floating_point() else t for t in vars(task).values())) for task in each]
     record = _measure(spec.method, path.name, optimizer.double(), doubled, noise, steps=spec.steps)
     return replace(record, run=path.name)

@@ -35,7 +35,7 @@ def identity(x):
 
 
 def draw(dataset, split="train", ways=3, shots=2, query=4, seed=0, indices=range(50)):
-    return data.sample(dataset, split, ways, shots, query, seed, indices)
+    return data.sample(data.Episodes(dataset, split, ways, shots, query, seed), indices)
 
 
 def test_shapes_types_and_labels():
@@ -88,7 +88,7 @@ def test_the_tasks_are_these():
     batch = draw(numbered(), ways=2, shots=1, query=2, indices=[0, 1])
     assert identity(batch.support_x).tolist() == FIXED_SUPPORT
     assert identity(batch.query_x).tolist() == FIXED_QUERY
-    assert episodes.class_names(numbered(rotations=4), "train", 3, 1, 1, 0, [0]) == [FIXED_ROTATED]
+    assert episodes.class_names(data.Episodes(numbered(rotations=4), "train", 3, 1, 1, 0), [0]) == [FIXED_ROTATED]
 
 
 FIXED_SUPPORT = [[[2, 4], [0, 7]], [[3, 11], [5, 2]]]
@@ -162,7 +162,7 @@ def test_rotated_classes():
     assert [len(names) for names in dataset.splits.values()] == [24, 24, 24]
     assert dataset.splits["train"][:5] == ["c0", "c0@90", "c0@180", "c0@270", "c1"]
     batch = draw(dataset, ways=20, shots=1, query=2, indices=range(20))
-    names = episodes.class_names(dataset, "train", 20, 1, 2, 0, range(20))
+    names = episodes.class_names(data.Episodes(dataset, "train", 20, 1, 2, 0), range(20))
     images = torch.cat([pixel_values(batch.support_x), pixel_values(batch.query_x)], 1)
     labels = torch.cat([batch.support_y, batch.query_y], 1)
     corner = {0: 0, 2: 1, 3: 2, 1: 3}  # where the 200 of the upper left goes in so many turns to the left
@@ -205,7 +205,7 @@ def test_sine_tasks():
     dataset = data.load("sine")
     assert dataset.kind == "regression"
     assert dataset.image_shape == (1,)
-    batch = data.sample(dataset, "test", 1, 10, 15, seed=0, indices=range(300))
+    batch = data.sample(data.Episodes(dataset, "test", 1, 10, 15, seed=0), range(300))
     assert batch.support_x.shape == batch.support_y.shape == (300, 10, 1)
     assert batch.query_y.shape == (300, 15, 1)
     assert batch.support_y.dtype == torch.float32
@@ -223,12 +223,13 @@ def test_sine_tasks():
     assert 4.7 < amplitude.max() <= 5
     assert phase.min() >= 0
     assert 3 < phase.max() <= np.pi
-    shorter = data.sample(dataset, "test", 1, 10, 4, seed=0, indices=[5])
+    shorter = data.sample(data.Episodes(dataset, "test", 1, 10, 4, seed=0), [5])
     assert torch.equal(shorter.support_x[0], batch.support_x[5])
     assert torch.equal(shorter.query_y[0], batch.query_y[5, :4])
-    assert not torch.equal(batch.support_x, data.sample(dataset, "train", 1, 10, 15, 0, range(300)).support_x)
+    training = data.sample(data.Episodes(dataset, "train", 1, 10, 15, 0), range(300))
+    assert not torch.equal(batch.support_x, training.support_x)
     with pytest.raises(UserError, match="ways must be 1, got 5"):
-        data.sample(dataset, "test", 5, 10, 15, seed=0, indices=[0])
+        data.sample(data.Episodes(dataset, "test", 5, 10, 15, seed=0), [0])
 
 
 def test_pixels_is_the_nearest_centroid():

@@ -58,7 +58,7 @@ def test_damaged_cache_is_drawn_again(dataset, tmp_path):
 def test_support_and_query_show_different_faces(dataset):
     face = np.concatenate([np.repeat(np.arange(len(c.groups)), c.groups) for c in dataset.classes])
     for shots, query in ((1, 15), (5, 15), (5, 20)):
-        batch = data.sample(dataset, "val", 5, shots, query, seed=3, indices=range(40))
+        batch = data.sample(data.Episodes(dataset, "val", 5, shots, query, seed=3), range(40))
         support = find(dataset, batch.support_x).reshape(40, 5, shots)
         queries = find(dataset, batch.query_x).reshape(40, 5, query)
         for s, q in zip(face[support].reshape(-1, shots), face[queries].reshape(-1, query), strict=True):
@@ -78,7 +78,7 @@ def find(dataset, x):
 def test_distortion_takes_the_task_from_pixels(distort, low, high):
     images, classes, _ = glyphs.render(distort=distort)
     plain = Dataset("glyphs", images, (1, 28, 28), tuple(classes), "")
-    accuracy, _ = nearest_centroid.evaluate(data.sample(plain, "test", 5, 1, 15, seed=0, indices=range(400)))
+    accuracy, _ = nearest_centroid.evaluate(data.sample(data.Episodes(plain, "test", 5, 1, 15, seed=0), range(400)))
     assert low < accuracy.mean() < high
 
 

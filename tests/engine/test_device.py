@@ -10,10 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import optimizers
 from benchmark import data, train
-from benchmark.engine.parallel import Group
+from benchmark.engine.execution import Execution
+from benchmark.meta_optimizer import create_meta_optimizer
 from benchmark.metagrad import Task, meta_gradient
 from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
+from benchmark.training_state import Progress
 from optimizers.maml import GradientDescent
 from tests.engine.helpers import images
 
@@ -71,11 +74,10 @@ def questions(method, data_root, strategy="vmap", **knobs):
     spec = RunSpec(method=method, **{**SPEC, **knobs})
     dataset = data.load("glyphs", data_root)
     optimizer = build(spec, dataset.image_shape, META)
-    meta_optimizer = train.create_meta_optimizer(optimizer, spec)
+    meta_optimizer = create_meta_optimizer(optimizer, spec)
+    stream = TaskStream.of(spec, dataset, "train")
     with Host() as host:
-        train._meta_step(
-            optimizer, meta_optimizer, dataset, spec, train.Progress(), Group(), META, strategy, recompute=False
-        )
+        train._meta_step(optimizer, meta_optimizer, stream, spec, Progress(), Execution(device=META, strategy=strategy))
     assert len(meta_optimizer.state) == len(list(optimizer.parameters()))  # it did step
     return host.asked
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmark import data
+from benchmark.tasks import TaskStream
 from optimizers.base import Params, Task, Trajectory
 from optimizers.maml import GradientDescent
 from tests.robustness.helpers import TINY
@@ -39,7 +40,7 @@ class OneTask(GradientDescent):
     """NaN on the fifth training task alone: the second of the second meta-step of three."""
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
-        fifth = data.sample(data.load("sine"), "train", 1, TINY.shots, TINY.query_train, TINY.seed, [4]).support_x[0]
+        fifth = TaskStream.of(TINY, data.load("sine"), "train").batch([4]).support_x[0]
         return super().objective(task, trajectory) * (NAN if torch.equal(task.support_x, fifth) else 1.0)
 
 
@@ -47,7 +48,7 @@ class OneTestTask(GradientDescent):
     """NaN on the fifth test task alone."""
 
     def predict(self, params: Params, x: Tensor) -> Tensor:
-        fifth = data.sample(data.load("sine"), "test", 1, TINY.shots, TINY.query_test, TINY.seed, [4]).query_x[0]
+        fifth = TaskStream.of(TINY, data.load("sine"), "test").batch([4]).query_x[0]
         return super().predict(params, x) * (NAN if torch.equal(x, fifth) else 1.0)
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.runs.store import RunDirectory, is_alive, load_runs
+from benchmark.runs.directory import RunDirectory, is_alive
+from benchmark.runs.store import load_runs
 from benchmark.spec import RunSpec
 from benchmark.verify.derivatives import Record
 from benchmark.verify.geometry import Geometry

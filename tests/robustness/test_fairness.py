@@ -28,10 +28,10 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     calls: list[Call] = []
     real = data.sample
 
-    def sample(dataset: Any, split: str, ways: int, shots: int, query: int, seed: int, indices: Any, *on: Any) -> Any:
-        batch = real(dataset, split, ways, shots, query, seed, indices, *on)
+    def sample(of: data.Episodes, indices: Any, *on: Any) -> Any:
+        batch = real(of, indices, *on)
         digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
-        calls.append((split, tuple(indices), digest))
+        calls.append((of.split, tuple(indices), digest))
         return batch
 
     monkeypatch.setattr(data, "sample", sample)
@@ -79,7 +79,7 @@ def test_selection_never_sees_test_tasks(stream: list[Call], tmp_path: Path) -> 
 def test_no_test_class_and_no_test_image_reaches_training(split: str) -> None:
     dataset = data.load("glyphs")
     seen, tested = (
-        {name for names in class_names(dataset, part, 5, 1, 15, 0, range(300)) for name in names}
+        {name for names in class_names(data.Episodes(dataset, part, 5, 1, 15, 0), range(300)) for name in names}
         for part in (split, "test")
     )
     assert seen
@@ -88,7 +88,7 @@ def test_no_test_class_and_no_test_image_reaches_training(split: str) -> None:
     assert seen <= set(dataset.splits[split])
 
     def images(part: str) -> set[bytes]:
-        batch = data.sample(dataset, part, 5, 1, 15, 0, range(300))
+        batch = data.sample(data.Episodes(dataset, part, 5, 1, 15, 0), range(300))
         flat = torch.cat([batch.support_x, batch.query_x], dim=1).flatten(0, 1).numpy()
         return {hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in flat}
 
@@ -98,7 +98,9 @@ def test_no_test_class_and_no_test_image_reaches_training(split: str) -> None:
 def test_supports_are_the_same_with_five_queries_and_with_fifteen() -> None:
     dataset = data.load("glyphs")
     for shots in (1, 5):
-        five, fifteen = (data.sample(dataset, "test", 5, shots, query, 3, range(20)) for query in (5, 15))
+        five, fifteen = (
+            data.sample(data.Episodes(dataset, "test", 5, shots, query, 3), range(20)) for query in (5, 15)
+        )
         assert torch.equal(five.support_x, fifteen.support_x)
         assert torch.equal(five.support_y, fifteen.support_y)
         nested = fifteen.query_x.unflatten(1, (5, 15))[:, :, :5].flatten(1, 2)
@@ -112,7 +114,7 @@ def test_adapting_leaves_no_trace(method: str) -> None:
     spec = glyphs(method)
     optimizer = assembly.build(spec, dataset.image_shape, torch.device("cpu"))
     before = {name: value.clone() for name, value in (*optimizer.named_parameters(), *optimizer.named_buffers())}
-    batch = data.sample(dataset, "test", 3, 1, 3, 0, range(2))
+    batch = data.sample(data.Episodes(dataset, "test", 3, 1, 3, 0), range(2))
     noise = [optimizer.noise(torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     drawn = None if noise[0] is None else torch.stack(noise)
     both = evaluate_batch(optimizer, batch, 2, noise=drawn)

@@ -20,7 +20,8 @@ from benchmark.cli import parser
 from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
 from benchmark.runs import checkpoints
-from benchmark.runs.store import RunDirectory, load_run
+from benchmark.runs.directory import RunDirectory
+from benchmark.runs.store import load_run
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
 from tests.report.builder import build_run

@@ -17,6 +17,7 @@ import pytest
 from benchmark import evaluate
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.runs import store
+from benchmark.runs.directory import is_alive
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
 from tests.robustness.helpers import TINY, execute, numbers, state
@@ -160,7 +161,7 @@ def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
         assert time.monotonic() - asked < 10
     run = store.load_run(next(tmp_path.glob("*-slow-*")))
     assert run.state == ("interrupted" if signals == 1 else "running")  # at once: with no time to write
-    assert not store.is_alive(run.path)
+    assert not is_alive(run.path)
 
 
 FLAGS = """

@@ -78,7 +78,8 @@ FAILS_IN_ONE = """
 import sys
 from pathlib import Path
 import optimizers, torch
-from benchmark import parallel, plans, runner
+from benchmark.runs import plan as plans
+from benchmark.runs import run as runner
 from optimizers.maml import GradientDescent
 from tests.robustness.helpers import tiny
 

@@ -15,9 +15,10 @@ import pytest
 
 from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
-from benchmark.runs import checkpoints, store
+from benchmark.runs import checkpoints, stages, store
 from benchmark.runs import run as runner
-from benchmark.runs.store import RunDirectory, load_run, load_runs
+from benchmark.runs.directory import RunDirectory
+from benchmark.runs.store import load_run, load_runs
 from benchmark.spec import RunSpec, knob
 from tests.conftest import ROOT
 from tests.report.builder import build_run
@@ -155,13 +156,13 @@ def test_a_partial_measurement_of_schema_one_is_used(
         execute(tmp_path, stop=StopAt(8))
     to_schema_one(tmp_path / TINY.name)
     seen = []
-    measure = runner.measure
+    measure = stages.measure
 
     def spy(*args: Any, done: Any, **how: Any) -> Any:
         seen.append(done)
         return measure(*args, done=done, **how)
 
-    monkeypatch.setattr(runner, "measure", spy)
+    monkeypatch.setattr(stages, "measure", spy)
     assert execute(tmp_path) == "finished"
     assert [done is not None and len(done) > 0 for done in seen] == [True]
 

@@ -83,7 +83,7 @@ def test_run_records_what_a_reader_needs(unbroken: tuple[Path, str]) -> None:
 
 def test_floor_is_nearest_centroid_on_the_same_tasks(unbroken: tuple[Path, str]) -> None:
     run = store.load_run(_only(unbroken[0], "pixels"))
-    batch = data.sample(data.load("glyphs"), "test", 3, 1, 3, 0, range(20))
+    batch = data.sample(data.Episodes(data.load("glyphs"), "test", 3, 1, 3, 0), range(20))
     assert run.evaluation is not None
     assert run.evaluation["accuracy"].to_numpy() == pytest.approx(nearest_centroid.evaluate(batch)[0].numpy())
 

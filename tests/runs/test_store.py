@@ -13,7 +13,7 @@ import torch
 
 from benchmark.errors import UserError
 from benchmark.runs import checkpoints, store
-from benchmark.runs.store import RunDirectory
+from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.spec import RunSpec
 
 PAYLOAD = {"iteration": 3, "weights": torch.arange(500.0), "nested": {"losses": [0.5, float("nan")]}}
@@ -98,7 +98,7 @@ def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, RunSpec())
     assert directory.run() is None
     with directory.claim({"torch": "x"}, ["python"]):
-        assert store.is_alive(directory.path)
+        assert is_alive(directory.path)
         with (
             pytest.raises(UserError, match="being run by another process"),
             RunDirectory(tmp_path, RunSpec()).claim({}, [], patience_s=0.1),
@@ -108,7 +108,7 @@ def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
         directory.set_status("running", iteration=1)
         assert store.load_runs(tmp_path)[0].evaluation is None
         directory.set_status("finished")
-    assert not store.is_alive(directory.path)
+    assert not is_alive(directory.path)
     (run,) = store.load_runs(tmp_path)
     assert run.spec == RunSpec().to_dict()
     assert run.status["iteration"] == 1

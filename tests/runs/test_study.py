@@ -17,7 +17,7 @@ from benchmark.cli.parser import main
 from benchmark.errors import UserError
 from benchmark.runs import costs, plan, store, study
 from benchmark.runs import run as runner
-from benchmark.runs.store import RunDirectory
+from benchmark.runs.directory import RunDirectory
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
 from tests.report.builder import build_run

@@ -193,7 +193,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], list[np.ndarray]]:
         return dataclasses.replace(dataset, images=seen)
 
     monkeypatch.setattr(data, "load", watched_load)
-    monkeypatch.setattr(episodes, "check", lambda d, split, *rest: (splits.add(split), check(d, split, *rest))[1])
+    monkeypatch.setattr(episodes, "check", lambda of: (splits.add(of.split), check(of))[1])
     monkeypatch.setattr(episodes, "_table", lambda d, split: (splits.add(split), table(d, split))[1])
     return splits, images
 

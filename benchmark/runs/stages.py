@@ -1,0 +1,184 @@
+"""What is done in a run: meta-train from the last checkpoint on, measure the rest of the test tasks, write.
+
+Every process of a group does this at once, in step; rank 0 alone writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from benchmark import data
+from benchmark.engine.execution import Execution
+from benchmark.engine.shutdown import Interrupted, Stop
+from benchmark.errors import UserError
+from benchmark.evaluate import EvaluationProtocol, measure, measure_floor
+from benchmark.recipes import FLOOR
+from benchmark.runs import checkpoints, store
+from benchmark.runs.agreement import agreed
+from benchmark.runs.assembly import build
+from benchmark.runs.directory import RunDirectory
+from benchmark.runs.progress import Reporter
+from benchmark.spec import RunSpec
+from benchmark.tasks import TaskStream
+from benchmark.train import Hooks, train
+from benchmark.training_state import Progress
+from optimizers.base import InnerOptimizer
+
+PARTIAL_EVERY_S = 5.0
+"""How much of a measurement a kill may cost."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A claimed run with all that it needs, as every rank has it."""
+
+    spec: RunSpec
+    dataset: data.Dataset
+    directory: RunDirectory
+    execution: Execution
+    reporter: Reporter
+    stop: Stop
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes the directory."""
+        return self.execution.group.rank == 0
+
+    def should_stop(self) -> bool:
+        return bool(self.stop)
+
+
+def carry_out(run: Run) -> None:
+    """From a claimed run to a finished one: meta-train, unless it is the floor, then measure the test tasks."""
+    if run.spec.method == FLOOR:
+        if run.writes:
+            _measure_floor(run)
+        return
+    optimizer = build(run.spec, run.dataset.image_shape, run.execution.device)
+    progress = _train(run, optimizer)
+    if run.spec.tasks:
+        started = time.monotonic()
+        table = _measure(run, optimizer)
+        evaluate_s = time.monotonic() - started
+    else:
+        table, evaluate_s = None, 0.0
+    if run.writes:
+        _finish(run.directory, table, progress, meta_parameters=_size(optimizer), evaluate_s=evaluate_s)
+        run.directory.partial.unlink(missing_ok=True)
+
+
+def _measure_floor(run: Run) -> None:
+    run.directory.set_status("running", iteration=0)
+    started = time.monotonic()
+    stream = TaskStream.of(run.spec, run.dataset, "test")
+    with run.reporter.measuring(run.spec) as on_rows:
+        table = measure_floor(stream, run.spec.tasks, on_rows=on_rows, should_stop=run.should_stop)
+    _finish(run.directory, table, Progress(), meta_parameters=0, evaluate_s=time.monotonic() - started)
+
+
+def _size(optimizer: InnerOptimizer) -> int:
+    """The number of meta-parameters."""
+    return sum(parameter.numel() for parameter in optimizer.parameters())
+
+
+def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
+    """Meta-train from the run's checkpoint on; the best meta-parameters are then in `optimizer`."""
+    directory, size = run.directory, _size(optimizer)
+    owner = checkpoints.ownership(run.spec, run.dataset.hash)
+    checkpoint, remark = agreed(run.execution.group, lambda: _find_checkpoint(directory, owner))
+    if remark:
+        run.reporter.note(remark)
+
+    def save(payload: dict[str, Any], progress: Progress) -> None:
+        if run.writes:
+            checkpoints.write_checkpoint(directory.checkpoint, payload | {"owner": owner})
+            directory.write_table("training", progress.training_table())
+            directory.write_table("validation", progress.validation_table())
+            _train_status(directory, progress, size)
+
+    if run.writes:
+        directory.set_status("running", iteration=checkpoint["iteration"] if checkpoint else 0, meta_parameters=size)
+    with run.reporter.training(run.spec) as on_step:
+        hooks = Hooks(save=save, should_stop=run.should_stop, on_step=on_step)
+        return train(optimizer, run.dataset, run.spec, run.execution, checkpoint=checkpoint, hooks=hooks)
+
+
+def _measure(run: Run, optimizer: InnerOptimizer) -> pd.DataFrame:
+    """Measure the test tasks, but for those that an interrupted measurement of the same kept."""
+    spec, directory, group = run.spec, run.directory, run.execution.group
+    keys = checkpoints.partial_keys(spec, f"{run.dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}")
+    done = group.broadcast(checkpoints.read_partial(directory.partial, *keys) if run.writes else None)
+    with run.reporter.measuring(spec) as on_rows:
+        written = time.monotonic()
+
+        def on_chunk(table: pd.DataFrame) -> None:
+            nonlocal written
+            on_rows(len(table))
+            stopping = group.any_(run.should_stop())
+            if run.writes and (stopping or time.monotonic() - written > PARTIAL_EVERY_S):
+                checkpoints.write_partial(directory.partial, keys[0], table)
+                written = time.monotonic()
+            if stopping:
+                raise Interrupted("interrupted while measuring")
+
+        stream = TaskStream.of(spec, run.dataset, "test")
+        protocol = EvaluationProtocol(tasks=spec.tasks, steps=spec.eval_steps, trace_steps=spec.trace_steps)
+        return measure(optimizer, stream, protocol, run.execution, done=done, on_chunk=on_chunk)
+
+
+def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[dict[str, Any] | None, str]:
+    """The run's own checkpoint, or that of a run that differs only in how it is measured; and a remark."""
+    name = directory.path.name
+    checkpoint, remark = checkpoints.read_latest_checkpoint(directory.checkpoint)
+    if checkpoint is not None:
+        checkpoints.require_ownership(checkpoint, directory.spec, owner, directory.checkpoint)
+        return checkpoint, remark
+    for path in sorted(directory.path.parent.glob(f"{name.rpartition('-')[0]}-*")):
+        with contextlib.suppress(UserError):  # what is wrong with another run is not this one's business
+            run = store.load_run(path)
+            if run.state != "finished" or RunSpec.from_dict(run.spec).training_digest() != owner["spec"]:
+                continue
+            checkpoint, _ = checkpoints.read_latest_checkpoint(path / "checkpoint.pt")
+            if checkpoint is not None:
+                checkpoints.require_ownership(checkpoint, directory.spec, owner, path)
+                return checkpoint, f"{name}: trained already as {run.name}, only measured again"
+    lost = directory.status.get("iteration", 0)
+    return None, f"{name}: has no checkpoint of its {lost} meta-steps, begins afresh" if lost else ""
+
+
+def _train_status(
+    directory: RunDirectory, progress: Progress, size: int, state: str = "running", **measured_s: float
+) -> None:
+    wall = {"train": progress.train_s, "validate": progress.validate_s, **measured_s}
+    best = progress.best_score if progress.best is not None else None
+    directory.set_status(
+        state,
+        iteration=progress.iteration,
+        meta_parameters=size,
+        wall_s={name: round(seconds, 1) for name, seconds in wall.items()},
+        best_iteration=progress.best_iteration,
+        best_score=best,
+        skipped_steps=progress.skipped,
+    )
+
+
+def _finish(
+    directory: RunDirectory,
+    table: pd.DataFrame | None,
+    progress: Progress,
+    *,
+    meta_parameters: int,
+    evaluate_s: float = 0.0,
+) -> None:
+    if progress.losses:  # again: they may be what was damaged
+        directory.write_table("training", progress.training_table())
+        directory.write_table("validation", progress.validation_table())
+    if table is not None:
+        directory.write_table("evaluation", table)
+    _train_status(directory, progress, meta_parameters, evaluate=evaluate_s)
+    directory.set_status("finished", message="")
