@@ -230,7 +230,7 @@ def _batch_gradient(
     def flat(rows: slice) -> Tensor:  # [1 + P]
         part = type(batch)(*(column[rows] for column in batch))
         drawn = None if noise is None else noise[rows]
-        loss, gradients = meta_gradient(optimizer, part, spec.steps, strategy, recompute, drawn)
+        loss, gradients = meta_gradient(optimizer, part, spec.steps, strategy, recompute, spec.estimator, drawn)
         return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
 
     if choose(strategy, batch) == "loop":

@@ -68,13 +68,7 @@ def room(name: str) -> str:
 SCIENCE = {f"benchmark.{name}" for name in ("adapt", "metagrad", "train", "evaluate")}
 FORBIDDEN = {
     "optimizers": {"benchmark"},
-    "benchmark.engine": {
-        *SCIENCE - {"benchmark.adapt"},
-        "benchmark.runs",
-        "benchmark.cli",
-        "benchmark.report",
-        "benchmark.data",
-    },
+    "benchmark.engine": SCIENCE | {f"benchmark.{name}" for name in ("runs", "cli", "report", "data")},
     "benchmark.data": {"optimizers", *SCIENCE, *(f"benchmark.{name}" for name in ("engine", "runs", "cli", "report"))},
     "benchmark.adapt": SCIENCE - {"benchmark.adapt"} | {"benchmark.runs", "benchmark.cli"},
     "benchmark.metagrad": {"benchmark.train", "benchmark.evaluate", "benchmark.runs", "benchmark.cli"},

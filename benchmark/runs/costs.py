@@ -32,7 +32,7 @@ VALIDATION_SHARE, TEST_SHARE = 0.4, 0.6
 EXAMPLES = 3
 """Runs of other methods from which the speed of one that was not met yet is taken."""
 
-WORK = ("method", "dataset", "ways", "shots", "network", "channels", "steps", "query_train", "meta_batch")
+WORK = ("method", "dataset", "ways", "shots", "network", "channels", "steps", "estimator", "query_train", "meta_batch")
 """Knobs that decide what a meta-step costs; options are left out."""
 
 
@@ -90,7 +90,9 @@ class Costs:
             optimizer = build(spec, dataset.image_shape, cpu)
             batch = draw_tasks(dataset, "train", spec, spec.query_train, [0], cpu)
             noise = draw_noise(optimizer, spec, "train", [0], cpu)
-            self._counted[work] = flops(lambda: meta_gradient(optimizer, batch, spec.steps, "loop", False, noise))
+            self._counted[work] = flops(
+                lambda: meta_gradient(optimizer, batch, spec.steps, "loop", estimator=spec.estimator, noise=noise)
+            )
         return self._counted[work]
 
 
