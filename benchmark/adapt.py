@@ -2,9 +2,9 @@
 
     state_0 = init_state(noise);   state_k = step(state_{k−1}, ∇_φ L_S(φ_{k−1}), k−1),   φ_k = params(state_k)
 
-Three ways to walk it. Without a graph (evaluation), nothing is kept but the trace. With a graph, every inner gradient
-is itself differentiable, for the second-order meta-gradient. In first order (``optimizer.first_order``), inner
-gradients are constants of the graph, so no second derivative is ever built.
+Without a graph (evaluation), nothing is kept but the trace. With a graph, inner gradients are themselves differentiable
+from one step on, and constants of the graph before it, where no second derivative is built: what
+:mod:`benchmark.estimators` tells apart.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def adapt(
     trace: bool = True,
     trace_steps: int | None = None,
     functional: bool = False,
+    exact_from: int = 0,
 ) -> Trajectory:
     """Adapt to one task by `steps` ≥ 0 inner updates.
 
@@ -51,7 +52,8 @@ def adapt(
     `create_graph` keeps the graph from the meta-parameters to the returned state. `trace` fills ``nll`` and
     ``grad_norm``, which costs one more pass, at k = K: ask for it only to look. `trace_steps` ≥ `steps` makes the
     trace, and nothing else, go on beyond K (to see whether a method that was trained for K steps stays steady).
-    `functional` takes inner gradients by ``torch.func.grad``, for use inside function transforms.
+    `functional` takes inner gradients by ``torch.func.grad``, for use inside function transforms. `exact_from` is the
+    step from which on inner gradients belong to the graph, see :func:`benchmark.estimators.exact_from`.
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
@@ -71,7 +73,13 @@ def adapt(
         visited = [state]
         for k in range(steps):
             state, loss, grads = inner_step(
-                optimizer, state, k, support_x, support_y, create_graph=create_graph, functional=functional
+                optimizer,
+                state,
+                k,
+                support_x,
+                support_y,
+                create_graph=create_graph and k >= exact_from,
+                functional=functional,
             )
             record(loss, grads)
             if create_graph:
@@ -112,12 +120,14 @@ def inner_step(
     create_graph: bool,
     functional: bool = False,
 ) -> tuple[State, Tensor, Params]:
-    """Update k on the support set (x, y): the next state, and the loss and gradient at the present one."""
-    second_order = create_graph and not optimizer.first_order
+    """Update k on the support set (x, y): the next state, and the loss and gradient at the present one.
+
+    With `create_graph` the gradient can itself be differentiated; without, it is a constant of the update.
+    """
     gradient = functional_gradient if functional else support_gradient
-    with torch.set_grad_enabled(second_order):
+    with torch.set_grad_enabled(create_graph):
         params = optimizer.params(state)
-    loss, grads = gradient(optimizer, params, x, y, create_graph=second_order)
+    loss, grads = gradient(optimizer, params, x, y, create_graph=create_graph)
     return _checked(optimizer, optimizer.step(state, grads, k)), loss, grads
 
 

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from benchmark.adapt import adapt
-from benchmark.engine import fused, task_gradient
+from benchmark.adapt import Trajectory, adapt, inner_step, start_state
+from benchmark.engine import fused
+from benchmark.engine.task_gradient import Unrolled, task_gradient
 from benchmark.errors import UserError, nearest
-from optimizers.base import InnerOptimizer
+from benchmark.estimators import exact_from
+from optimizers import base
+from optimizers.base import InnerOptimizer, State
 
 STRATEGIES = ("auto", "loop", "vmap")
 
@@ -70,6 +73,7 @@ def meta_gradient(
     steps: int = 5,
     strategy: str = "auto",
     recompute: bool = False,
+    estimator: str = "exact",
     noise: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean outer loss over the batch, a scalar without graph, and its gradient by meta-parameter name.
@@ -82,13 +86,15 @@ def meta_gradient(
         asks for (best on GPU), ``auto`` chooses by the batch's device.
     recompute: keep only the states of the inner loop and repeat each step in the backward pass, so that memory does not
         grow with `steps`.
+    estimator: which inner gradients are differentiated, ``exact``, ``first-order`` or ``truncated:L``, see
+        :mod:`benchmark.estimators`.
     noise: what the method draws per task, [T, ...], or None.
     """
     strategy = choose(strategy, batch)
     named = dict(optimizer.named_parameters())
     mean = torch.zeros((), dtype=batch.query_x.dtype, device=batch.query_x.device)
     totals: dict[str, Tensor] = {}
-    for loss, found, share in _gradients(optimizer, batch, steps, strategy, recompute, noise):
+    for loss, found, share in _gradients(optimizer, batch, steps, strategy, recompute, estimator, noise):
         mean += loss * share
         for name, gradient in found.items():
             scaled = gradient if share == 1 else gradient * share
@@ -97,23 +103,36 @@ def meta_gradient(
 
 
 def _gradients(
-    optimizer: InnerOptimizer, batch: Batch, steps: int, strategy: str, recompute: bool, noise: Tensor | None
+    optimizer: InnerOptimizer,
+    batch: Batch,
+    steps: int,
+    strategy: str,
+    recompute: bool,
+    estimator: str,
+    noise: Tensor | None,
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], float]]:
     """(loss, gradient, share of the batch) of each part of the batch."""
     wanted = {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
-    total = len(batch.support_x)
+    total, first_exact = len(batch.support_x), exact_from(estimator, steps)
     if strategy == "loop" and not recompute:
         for t, task in enumerate(tasks(batch)):
             drawn = None if noise is None else noise[t]
             walked = adapt(
-                optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=drawn, trace=False
+                optimizer,
+                task.support_x,
+                task.support_y,
+                steps,
+                create_graph=True,
+                noise=drawn,
+                trace=False,
+                exact_from=first_exact,
             )
             loss = optimizer.objective(task, walked)
             found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             named = {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
             yield loss.detach(), named, 1 / total
         return
-    one = task_gradient.task_gradient(optimizer, steps, recompute=recompute)
+    one = task_gradient(optimizer, _unrolled(steps, first_exact), recompute=recompute)
     theta = {name: p.detach() for name, p in wanted.items()}
     if strategy == "vmap":  # which knows no other layout in torch 2.10
         theta = {name: p.contiguous() for name, p in theta.items()}
@@ -128,6 +147,22 @@ def _gradients(
         return losses.mean(), {name: g.mean(0) for name, g in found.items()}, len(losses) / total
 
     yield from in_chunks(part, total)
+
+
+def _unrolled(steps: int, first_exact: int) -> Unrolled:
+    """:func:`benchmark.adapt.adapt` and the objective, piece by piece, for function transforms."""
+
+    def step(optimizer: InnerOptimizer, state: State, k: int, task: base.Task) -> State:
+        return inner_step(
+            optimizer, state, k, task.support_x, task.support_y, create_graph=k >= first_exact, functional=True
+        )[0]
+
+    def objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: base.Task) -> Tensor:
+        empty = task.support_x.new_empty(0)
+        walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited)
+        return optimizer.objective(task, walked)
+
+    return Unrolled(steps, start_state, step, objective)
 
 
 def evaluate_batch(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.errors import UserError, nearest
+from benchmark.estimators import exact_from
 
 SCHEMA = 2
 """Of names and spec.json; :mod:`benchmark.runs.schema_one` has the names that came before."""
@@ -68,6 +69,7 @@ class RunSpec:
     # the inner loop
     alpha: float = knob(0.01, "inner step size α on the mean support loss", above=0)
     steps: int = knob(5, "inner steps K in training", at_least=1)
+    estimator: str = knob("exact", "what is differentiated: exact, first-order or truncated:L (last L steps)")
     # the outer loop
     query_train: int = knob(15, "query images per class in training", at_least=1)
     meta_batch: int = knob(4, "tasks per meta-step", at_least=1)
@@ -103,6 +105,7 @@ class RunSpec:
             object.__setattr__(self, "trace_steps", self.eval_steps)
         if self.momentum and self.meta_optimizer != "sgd":
             raise UserError(f"momentum {self.momentum} goes with meta_optimizer sgd, not {self.meta_optimizer}")
+        exact_from(self.estimator, self.steps)
 
     # identity
 
@@ -175,6 +178,8 @@ def _checked(knob_: dataclasses.Field, value: Any) -> Any:
             raise UserError(f"{name} must have names for keys, got {value!r}")
         if "alpha" in value:
             raise UserError("alpha is a knob of the run and no option of a method; use --alpha")
+        if "first_order" in value:
+            raise UserError("first_order is no option of a method; use the run's knob --estimator first-order")
         for entry in value.values():
             _check_size(name, entry)
         return dict(sorted(value.items()))

@@ -134,7 +134,7 @@ def _meta_step(
 ) -> float:
     first = progress.iteration * spec.meta_batch
     indices = range(first, first + spec.meta_batch)
-    mean = _batch_gradient(optimizer, stream, spec.steps, indices, execution)
+    mean = _batch_gradient(optimizer, stream, spec, indices, execution)
     value, finite = torch.stack([mean[0], mean.isfinite().all().to(mean.dtype)]).tolist()  # the step's one look
     if not finite:
         if spec.on_nonfinite == "stop":
@@ -155,7 +155,7 @@ def _meta_step(
 
 
 def _batch_gradient(
-    optimizer: InnerOptimizer, stream: TaskStream, steps: int, indices: range, execution: Execution
+    optimizer: InnerOptimizer, stream: TaskStream, spec: RunSpec, indices: range, execution: Execution
 ) -> Tensor:
     """Mean loss and meta-gradient of the tasks `indices` as one vector, computed by all ranks together.
 
@@ -171,7 +171,9 @@ def _batch_gradient(
     def flat(rows: slice) -> Tensor:  # [1 + P]
         part = type(batch)(*(column[rows] for column in batch))
         drawn = None if noise is None else noise[rows]
-        loss, gradients = meta_gradient(optimizer, part, steps, strategy, execution.recompute, drawn)
+        loss, gradients = meta_gradient(
+            optimizer, part, spec.steps, strategy, execution.recompute, spec.estimator, drawn
+        )
         return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
 
     if choose(strategy, batch) == "loop":

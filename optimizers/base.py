@@ -88,7 +88,6 @@ COMMON_OPTIONS = {
     "alpha": "inner step size α > 0; in a run the knob `--alpha`",
     "adapt": "which parameters move on a task: `all`, `head` (the last layer: ANIL), `body` (all others: BOIL), or a "
     "glob over parameter names; the rest keep their meta-learned value",
-    "first_order": "inner gradients count as constants in the meta-gradient (first-order MAML)",
 }
 """Meaning of the options that every method has."""
 
@@ -127,21 +126,16 @@ class InnerOptimizer(nn.Module):
     adapt:
         Which parameters move: ``"all"``, ``"head"`` (the last layer: ANIL), ``"body"`` (all others: BOIL) or a
         glob over parameter names. The others keep their meta-learned value.
-    first_order:
-        Treat the inner gradients as constants in the meta-gradient (first-order MAML). The inner loop reads it.
     """
 
     card: Card
     """Of the class; an instance whose options change a claim of it carries its own."""
 
-    def __init__(
-        self, network: nn.Module, *, alpha: float = 0.01, adapt: str = "all", first_order: bool = False
-    ) -> None:
+    def __init__(self, network: nn.Module, *, alpha: float = 0.01, adapt: str = "all") -> None:
         super().__init__()
         if not alpha > 0:
             raise BadOption(f"alpha must be a positive step size, got {alpha}")
         self.alpha = float(alpha)
-        self.first_order = bool(first_order)
         self.network = self.wire(network)
         self.adapted: tuple[str, ...] = self._select(adapt)
 

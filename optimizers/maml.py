@@ -1,7 +1,7 @@
 """Gradient descent from a learned start: MAML.
 
 The simplest lower-level optimizer and the yardstick of all others: every task starts from the same φ_0 and takes plain
-gradient steps; only φ_0 is learned, through the unrolled steps (second order) or past them (``first_order``).
+gradient steps; only φ_0 is learned, through the unrolled steps or, with the estimator ``first-order``, past them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class GradientDescent(InnerOptimizer):
         equation="φ_k = φ_{k−1} − α G",
         learned="The start φ_0 alone.",
         differences="The original code divides a summed cross-entropy by the shots, so its inner gradient is `ways` "
-        "times that of the mean used here: its α = 0.01 is α = 0.05 for a 5-way mean loss. First order "
-        "(FOMAML) is the option first_order of every method.",
+        "times that of the mean used here: its α = 0.01 is α = 0.05 for a 5-way mean loss. First-order "
+        "MAML is the estimator first-order of a run, open to every method.",
     )
 
     def step(self, state: State, grads: Params, k: int) -> State:

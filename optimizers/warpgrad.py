@@ -35,7 +35,8 @@ class WarpGrad(InnerOptimizer):
         differences="Few-shot details are public only in a third-party reproduction: warp convolutions after the "
         "pooling of blocks 2 to 4, K = 5, α = 0.1. Query losses of the visited points are averaged here, not summed: "
         "the loss then has the scale of one task's. A Dirac start, which equals MAML at the start, replaces the "
-        "default random one.",
+        "default random one. The derivative of the look-ahead is part of the objective: exact, whatever the "
+        "estimator of the run.",
         options={
             "warp_start": "`dirac` (identity) or `random` (the default initialisation of a convolution)",
             "start_objective": "objective of φ_0: `maml`, L_Q(φ_K), or `leap`, the energy of the path",
@@ -93,8 +94,6 @@ class WarpGrad(InnerOptimizer):
         """L_Q(φ − α ∇L_S(φ; w); w) at φ = `point`, a scalar; everything of the network that does not adapt is in w."""
         warped = super().loss
         gradient = grad(lambda phi: warped(phi, task.support_x, task.support_y))(point)
-        if self.first_order:
-            gradient = {name: stop_gradient(value) for name, value in gradient.items()}
         moved = self.descend(point, gradient)
         return warped(moved, task.query_x, task.query_y)
 

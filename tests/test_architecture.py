@@ -71,13 +71,7 @@ SCIENCE = {
 }
 FORBIDDEN = {
     "optimizers": {"benchmark"},
-    "benchmark.engine": {
-        *SCIENCE - {"benchmark.adapt"},
-        "benchmark.runs",
-        "benchmark.cli",
-        "benchmark.report",
-        "benchmark.data",
-    },
+    "benchmark.engine": SCIENCE | {f"benchmark.{name}" for name in ("runs", "cli", "report", "data")},
     "benchmark.data": {"optimizers", *SCIENCE, *(f"benchmark.{name}" for name in ("engine", "runs", "cli", "report"))},
     "benchmark.tasks": SCIENCE - {"benchmark.tasks"} | {"benchmark.runs", "benchmark.cli", "benchmark.report"},
     "benchmark.adapt": SCIENCE - {"benchmark.adapt"} | {"benchmark.runs", "benchmark.cli"},

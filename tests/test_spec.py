@@ -40,6 +40,8 @@ def test_every_knob_changes_the_name() -> None:
         other = {int: lambda v: v + 20, float: lambda v: v + 0.5, str: lambda v: v + "x", dict: lambda v: {"a": 1}}[
             type(value)
         ](value)
+        if knob.name == "estimator":
+            other = "first-order"
         if knob.metadata.get("choices"):
             other = next(choice for choice in knob.metadata["choices"] if choice != value)
         assert dataclasses.replace(base, **{knob.name: other}).name != base.name, knob.name
@@ -67,6 +69,14 @@ def test_measuring_otherwise_shares_the_training() -> None:
         ({"momentum": 0.9}, "goes with meta_optimizer sgd"),
         ({"options": {"a": [1]}}, "options must be a flat table"),
         ({"itertions": 5}, "did you mean 'iterations'"),
+        ({"estimator": "exect"}, "did you mean 'exact'"),
+        ({"estimator": "truncated"}, "expected exact, first-order or truncated:L"),
+        ({"estimator": "truncated:-1"}, "expected exact, first-order or truncated:L"),
+        ({"estimator": "truncated:1.5"}, "expected exact, first-order or truncated:L"),
+        ({"estimator": "truncated:01"}, "expected exact, first-order or truncated:L"),
+        ({"estimator": "truncated:6"}, "more steps than there are .5.; expected at most truncated:5"),
+        ({"estimator": "truncated:3", "steps": 2}, "at most truncated:2"),
+        ({"options": {"first_order": True}}, "use the run's knob --estimator first-order"),
     ],
 )
 def test_wrong_values_say_what_was_expected(values: dict, says: str) -> None:

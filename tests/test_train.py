@@ -156,7 +156,7 @@ def test_a_batch_is_the_mean_over_its_training_tasks(strategy: str, recompute: b
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
     stream = TaskStream.of(spec, dataset, "train")
     execution = Execution(strategy=strategy, recompute=recompute, precision="float64")
-    found = train._batch_gradient(optimizer, stream, spec.steps, range(3, 6), execution)
+    found = train._batch_gradient(optimizer, stream, spec, range(3, 6), execution)
     batch = TaskStream(dataset, "train", 5, 1, 2, 0).batch([3, 4, 5], execution)
     noise = stream.noise(optimizer, [3, 4, 5])
     loss, gradients = meta_gradient(optimizer, batch, steps=2, strategy="loop", noise=noise)

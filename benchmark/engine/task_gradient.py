@@ -13,17 +13,37 @@ Leaves of a state that are no floating-point tensors, a counter say, have no cot
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
 
-from benchmark.adapt import Trajectory, adapt, inner_step, start_state
 from optimizers.base import InnerOptimizer, State, Task
 
 Theta = dict[str, Tensor]
 TaskGradient = Callable[[Theta, Task, Tensor | None], tuple[Tensor, Theta]]
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """An inner loop and what it is for, as the functions that are differentiated."""
+
+    steps: int
+    start: Callable[[InnerOptimizer, Tensor | None], State]
+    """(optimizer, noise) ↦ state_0."""
+    step: Callable[[InnerOptimizer, State, int, Task], State]
+    """(optimizer, state_k, k, task) ↦ state_{k+1}."""
+    objective: Callable[[InnerOptimizer, tuple[State, ...], Task], Tensor]
+    """(optimizer, state_0 … state_K, task) ↦ the outer loss, a scalar."""
+
+    def outer_loss(self, optimizer: InnerOptimizer, task: Task, noise: Tensor | None) -> Tensor:
+        """All of it, from the noise to the outer loss."""
+        visited = [self.start(optimizer, noise)]
+        for k in range(self.steps):
+            visited.append(self.step(optimizer, visited[-1], k, task))
+        return self.objective(optimizer, tuple(visited), task)
 
 
 class _Bound(nn.Module):
@@ -43,38 +63,38 @@ def at(optimizer: InnerOptimizer, theta: Theta, function: Callable[..., Any], *a
     return functional_call(_Bound(optimizer), named, (function, *args))
 
 
-def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> TaskGradient:
+def task_gradient(optimizer: InnerOptimizer, loop: Unrolled, *, recompute: bool) -> TaskGradient:
     """The function (θ, task, noise) ↦ (outer loss, its gradient by meta-parameter name) of one task.
 
-    With `recompute` its memory does not grow with `steps`, for one more forward and backward pass per step; a method
+    With `recompute` its memory does not grow with the steps, for one more forward and backward pass per step; a method
     whose objective looks at all visited states still holds what it computes from them.
     """
 
     def whole(theta: Theta, task: Task, noise: Tensor | None) -> tuple[Tensor, Theta]:
-        gradient, loss = grad_and_value(lambda th: at(optimizer, th, _outer_loss, task, steps, noise))(theta)
+        gradient, loss = grad_and_value(lambda th: at(optimizer, th, loop.outer_loss, task, noise))(theta)
         return loss, gradient
 
     def flat(theta: Theta, task: Task, noise: Tensor | None) -> tuple[Tensor, Theta]:
         def start(th: Theta) -> tuple[State, State]:
-            return _split(at(optimizer, th, start_state, noise))
+            return _split(at(optimizer, th, loop.start, noise))
 
         def step(k: int, th: Theta, moving: State, fixed: State) -> tuple[State, State]:
-            return _split(at(optimizer, th, _step, _joined(moving, fixed), k, task))
+            return _split(at(optimizer, th, loop.step, _joined(moving, fixed), k, task))
 
         def end(th: Theta, visited: tuple[State, ...]) -> Tensor:
             states = tuple(_joined(moving, fixed) for moving, fixed in zip(visited, beside, strict=True))
-            return at(optimizer, th, _objective, states, task)
+            return at(optimizer, th, loop.objective, states, task)
 
         moving, fixed = start(theta)
         visited, beside = [moving], [fixed]
-        for k in range(steps):
+        for k in range(loop.steps):
             moving, fixed = step(k, theta, moving, fixed)
             visited.append(moving)
             beside.append(fixed)
         loss, pull = vjp(end, theta, tuple(visited))[:2]
         gradient, cotangents = pull(torch.ones_like(loss))
         cotangent = cotangents[-1]
-        for k in reversed(range(steps)):
+        for k in reversed(range(loop.steps)):
             pull = vjp(lambda th, state, k=k: step(k, th, state, beside[k]), theta, visited[k], has_aux=True)[1]
             more, through = pull(cotangent)
             gradient, cotangent = _add(gradient, more), _add(cotangents[k], through)
@@ -84,23 +104,6 @@ def task_gradient(optimizer: InnerOptimizer, steps: int, *, recompute: bool) -> 
     return torch.no_grad()(
         flat if recompute else whole
     )  # transforms build their own graphs, and nobody else's is wanted
-
-
-def _outer_loss(optimizer: InnerOptimizer, task: Task, steps: int, noise: Tensor | None) -> Tensor:
-    walked = adapt(
-        optimizer, task.support_x, task.support_y, steps, create_graph=True, noise=noise, trace=False, functional=True
-    )
-    return optimizer.objective(task, walked)
-
-
-def _step(optimizer: InnerOptimizer, state: State, k: int, task: Task) -> State:
-    return inner_step(optimizer, state, k, task.support_x, task.support_y, create_graph=True, functional=True)[0]
-
-
-def _objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: Task) -> Tensor:
-    empty = task.support_x.new_empty(0)
-    walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited)
-    return optimizer.objective(task, walked)
 
 
 def _add(a: Any, b: Any) -> Any:

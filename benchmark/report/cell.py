@@ -14,8 +14,11 @@ from benchmark import statistics
 from benchmark.runs.store import Run
 from benchmark.statistics import Band, Interval
 
-NEUTRAL = {"adapt": "all", "first_order": False}
+NEUTRAL = {"adapt": "all"}
 """Options of every method whose usual value needs no mention."""
+
+EXACT = "exact"
+"""The estimator whose meta-gradient is whole; any other is named."""
 
 TRACES = ("support_nll", "grad_norm")
 """What is recorded at every inner step."""
@@ -177,4 +180,6 @@ def trace(run: Run, column: str) -> NDArray[np.float64] | None:
 def is_plain(run: Run) -> bool:
     """Whether the run is its method as the literature means it: every parameter adapts, the meta-gradient is whole."""
     options = run.spec.get("options") or {}
-    return all(options.get(key, value) == value for key, value in NEUTRAL.items())
+    return run.spec.get("estimator", EXACT) == EXACT and all(
+        options.get(key, value) == value for key, value in NEUTRAL.items()
+    )

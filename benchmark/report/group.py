@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.report.cell import FLOOR, NEUTRAL, Cell, is_plain
+from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, Cell, is_plain
 from benchmark.report.published import dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
-NOT_KNOBS = {"name", "method", "options", "dataset", "ways", "shots", "seed", "recipe"}
-"""Fields of a spec that place a run; every other one is a knob."""
+NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe"}
+"""Fields of a spec that place a run or are always named; every other one is a knob."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Row:
     method: str
     label: str
     plain: bool = True
-    """Not one of the choices that make another method of it (which parameters adapt, first order)."""
+    """Not one of the choices that make another method of it (which parameters adapt, an estimator but exact)."""
     cells: dict[int, Cell] = field(default_factory=dict)
 
 
@@ -96,10 +96,13 @@ def _labels(runs: list[Run]) -> dict[str, str]:
     """Run name → label: the method's title, its options, and the knobs in which it differs from its siblings."""
     titles = {}
     for run in runs:
-        options = run.spec.get("options") or {}
+        options, estimator = run.spec.get("options") or {}, run.spec.get("estimator", EXACT)
         titles[run.name] = (
             str(run.spec["method"]),
-            tuple(f"{key}={_plain(value)}" for key, value in options.items() if NEUTRAL.get(key) != value),
+            (
+                *((f"estimator={estimator}",) if estimator != EXACT else ()),
+                *(f"{key}={_plain(value)}" for key, value in options.items() if NEUTRAL.get(key) != value),
+            ),
         )
     siblings: dict[Any, list[Run]] = {}
     for run in runs:

@@ -31,7 +31,7 @@ VALIDATION_SHARE, TEST_SHARE = 0.4, 0.6
 EXAMPLES = 3
 """Runs of other methods from which the speed of one that was not met yet is taken."""
 
-WORK = ("method", "dataset", "ways", "shots", "network", "channels", "steps", "query_train", "meta_batch")
+WORK = ("method", "dataset", "ways", "shots", "network", "channels", "steps", "estimator", "query_train", "meta_batch")
 """Knobs that decide what a meta-step costs; options are left out."""
 
 
@@ -89,7 +89,9 @@ class Costs:
             optimizer = build(spec, dataset.image_shape)
             stream = TaskStream.of(spec, dataset, "train")
             batch, noise = stream.batch([0], execution), stream.noise(optimizer, [0])
-            self._counted[work] = flops(lambda: meta_gradient(optimizer, batch, spec.steps, "loop", False, noise))
+            self._counted[work] = flops(
+                lambda: meta_gradient(optimizer, batch, spec.steps, "loop", estimator=spec.estimator, noise=noise)
+            )
         return self._counted[work]
 
 

@@ -84,8 +84,6 @@ def _differences(name: str, network: str, options: Options) -> Record:
     counts as wrong where it is so for both.
     """
     optimizer, batch = small(name, network, options), random_batch(1)
-    if optimizer.first_order:
-        return Record(name, "loop = finite differences", True, "not asked of a first-order method")
     kit.perturb(optimizer, 0.05)
     noise = draw(optimizer, 1)
 

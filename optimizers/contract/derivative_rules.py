@@ -14,8 +14,6 @@ from optimizers.contract.small import NORMS, SmallNorm, SmallTask, small_task
 def differences(factory: Factory) -> Outcome:
     """The float64 meta-gradient agrees with finite differences for every meta-parameter, away from the start."""
     optimizer, _ = made(factory)
-    if optimizer.first_order:
-        return "not asked of a first-order method, whose meta-gradient is no derivative", None
     kit.perturb(optimizer)
     task, drawn = small_task(), noise_of(optimizer)
     gradients = kit.meta_gradient(optimizer, task, drawn)
@@ -32,8 +30,6 @@ def vmap(factory: Factory) -> Outcome:
     kit.perturb(optimizer)
     tasks = [small_task(seed) for seed in (0, 1)]
     drawn = [noise_of(optimizer, seed) for seed in (0, 1)]
-    if optimizer.first_order:
-        return "not asked of a first-order method, whose loop it is", None
     looped, mapped = _looped(optimizer, tasks, drawn), _vmapped(optimizer, tasks, drawn)
     error = max(float((mapped[n] - looped[n]).abs().max()) for n in mapped)
     if not error < 1e-9:
@@ -57,8 +53,7 @@ def norm(factory: Factory) -> Outcome:
             if isinstance(module, SmallNorm):
                 module.kind = kind
         found[kind] = _looped(optimizer, tasks, drawn)
-        if not optimizer.first_order:
-            found[f"{kind}, vmapped"] = _vmapped(optimizer, tasks, drawn)
+        found[f"{kind}, vmapped"] = _vmapped(optimizer, tasks, drawn)
     expected, worst = found[NORMS[0]], 0.0
     scale = max(1.0, *(float(gradient.abs().max()) for gradient in expected.values()))
     for kind, gradients in found.items():

@@ -63,9 +63,7 @@ def walk(
             point = params if graph else {n: p.detach().requires_grad_() for n, p in params.items()}
             with torch.enable_grad():
                 loss = optimizer.loss(point, task.support_x, task.support_y)
-                found = torch.autograd.grad(
-                    loss, list(point.values()), create_graph=graph and not optimizer.first_order
-                )
+                found = torch.autograd.grad(loss, list(point.values()), create_graph=graph)
             visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True)), k))
         return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
 

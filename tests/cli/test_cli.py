@@ -56,7 +56,10 @@ from tests.report.builder import build_run
         ("run --methods md --option sigm=exp", "has no option 'sigm'"),
         ("run --methods md --option metasgd.adapt=head", "'metasgd' is not among --methods"),
         ("run --methods md --option adapt=haed", "matches no parameter"),
-        ("run --methods md --option first_order=maybe", "first_order must be true or false"),
+        ("run --methods md --option first_order=true", "--estimator first-order"),
+        ("run --methods md --estimator firstorder", "did you mean 'first-order'"),
+        ("run --methods md --estimator truncated:6", "at most truncated:5"),
+        ("run --methods metakfo --option adapting=maybe", "adapting must be true or false"),
         ("run --methods md --option md.alpha=0.3", "use --alpha"),
         ("run --methods pixels", "pixels is measured beside every method"),
         ("run --methods md --recipe published --preset paper", "--preset sizes the controlled recipe"),
@@ -108,9 +111,9 @@ def test_all_is_every_method_once() -> None:
 
 
 def test_options_reach_the_methods_they_name() -> None:
-    assert flags.method_options(["md.sigma=exp", "adapt=head", "first_order=true"], ["md", "maml"]) == {
-        "md": {"sigma": "exp", "adapt": "head", "first_order": True},
-        "maml": {"adapt": "head", "first_order": True},
+    assert flags.method_options(["md.sigma=exp", "adapt=head", "adapting=true"], ["md", "maml"]) == {
+        "md": {"sigma": "exp", "adapt": "head", "adapting": True},
+        "maml": {"adapt": "head", "adapting": True},
     }
     with pytest.raises(UserError, match="did you mean 'maml'"):
         flags.method_options(["mal.adapt=head"], ["maml"])

@@ -13,7 +13,6 @@ VARIANTS = [
     ("mtnet", {"mask": False}),
     ("warpgrad", {"start_objective": "leap"}),
     ("warpgrad", {"warp_start": "random"}),
-    ("warpgrad", {"first_order": True}),
     ("metakfo", {"adapting": False}),
     ("metakfo", {"transform": "nonlinear"}),
     *(("ecml", {"wrt": wrt, "adapt": adapt}) for wrt in ("head", "all") for adapt in ("all", "body", "conv*.weight")),

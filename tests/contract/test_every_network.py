@@ -36,7 +36,9 @@ def agree(optimizer, steps):
     with fused.disabled(primitives=True):
         expected = meta_gradient(optimizer, batch, steps, "loop", noise=drawn)
     for strategy, recompute in (("loop", False), ("vmap", False), ("vmap", True)):
-        assert_same_gradient(meta_gradient(optimizer, batch, steps, strategy, recompute, drawn), expected, rtol=1e-9)
+        assert_same_gradient(
+            meta_gradient(optimizer, batch, steps, strategy, recompute, noise=drawn), expected, rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize("adapt", ADAPT)

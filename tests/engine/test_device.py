@@ -62,7 +62,7 @@ def test_the_vmapped_meta_gradient_stays_on_the_device(method, network, recomput
     spec = RunSpec(method=method, **{**SPEC, "network": network, "channels": 2 if network == "resnet12" else 4})
     optimizer = build(spec, (3, 16, 16), META)
     steps = 1 if network == "resnet12" else 2
-    loss, gradient = meta_gradient(optimizer, meta_batch(), steps, "vmap", recompute, noise(optimizer))
+    loss, gradient = meta_gradient(optimizer, meta_batch(), steps, "vmap", recompute, noise=noise(optimizer))
     assert loss.is_meta
     for name, parameter in optimizer.named_parameters():
         assert gradient[name].is_meta

@@ -161,6 +161,15 @@ def test_reconstructed_methods_are_marked_wherever_shown(add_run, results):
     assert "reconstructed" in table.frame(groups)["remark"][0]
 
 
+def test_an_estimator_that_is_not_exact_is_named_and_stands_beside_no_published_number(add_run, results):
+    add_run("md", estimator="truncated:2")
+    (group,) = group_runs(load_runs(results))
+    assert [(row.label, row.plain) for row in group.rows] == [("MD (estimator=truncated:2)", False)]
+    assert table.frame([group])["published"].isna().all()
+    add_run("md", estimator="exact")
+    assert [row.label for row in group_runs(load_runs(results))[0].rows] == ["MD", "MD (estimator=truncated:2)"]
+
+
 def test_settings_of_one_method_are_told_apart(add_run, results):
     add_run("maml", channels=32)
     add_run("maml", channels=64)
