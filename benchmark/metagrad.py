@@ -242,11 +242,10 @@ def in_chunks(part: Callable[[slice], Any], total: int) -> Iterator[Any]:
 
 def score(optimizer: InnerOptimizer, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Accuracy (nan for regression) and mean loss of network outputs [Q, ways], both scalars."""
-    own_loss = getattr(optimizer.network, "loss", None)
-    if own_loss is not None:
-        return outputs.new_full((), float("nan")), own_loss(outputs, targets)
-    accuracy = (outputs.argmax(-1) == targets).to(outputs.dtype).mean()
-    return accuracy, torch.nn.functional.cross_entropy(outputs, targets)
+    loss = optimizer.output_loss(outputs, targets)
+    if optimizer.is_regression:
+        return outputs.new_full((), float("nan")), loss
+    return (outputs.argmax(-1) == targets).to(outputs.dtype).mean(), loss
 
 
 def choose(strategy: str, batch: Batch) -> str:

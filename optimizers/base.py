@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,9 +118,13 @@ class InnerOptimizer(nn.Module):
     Parameters
     ----------
     network:
-        What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0); it is
-        stored as ``self.network`` after :meth:`wire`. A regression network names its own loss by an attribute
-        ``loss(outputs, targets)``; otherwise the mean cross-entropy is used.
+        What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0). It is
+        taken over, not copied: it becomes ``self.network`` and trains with the method, and a constructor that needs
+        layers of its own inserts them before it calls this one. Hand a network to one method only. A regression network
+        names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used.
+    frozen:
+        Prefix of the names of those parameters that never move on a task: the layers that a constructor inserted, say.
+        No option: it comes from the method's constructor. Empty: all may move.
     alpha:
         Inner step size α > 0.
     adapt:
@@ -131,21 +135,15 @@ class InnerOptimizer(nn.Module):
     card: Card
     """Of the class; an instance whose options change a claim of it carries its own."""
 
-    def __init__(self, network: nn.Module, *, alpha: float = 0.01, adapt: str = "all") -> None:
+    def __init__(self, network: nn.Module, frozen: str = "", *, alpha: float = 0.01, adapt: str = "all") -> None:
         super().__init__()
         if not alpha > 0:
             raise BadOption(f"alpha must be a positive step size, got {alpha}")
         self.alpha = float(alpha)
-        self.network = self.wire(network)
+        self.network = network
+        names = (name for name, _ in network.named_parameters())
+        self._movable = tuple(name for name in names if not (frozen and name.startswith(frozen)))
         self.adapted: tuple[str, ...] = self._select(adapt)
-
-    def wire(self, network: nn.Module) -> nn.Module:
-        """The network as this method needs it (warp layers, say). Default: unchanged."""
-        return network
-
-    def adaptable(self) -> tuple[str, ...]:
-        """Names of the network parameters that may move on a task. Methods that freeze their own layers override."""
-        return tuple(name for name, _ in self.network.named_parameters())
 
     def noise(self, generator: torch.Generator) -> Tensor | None:
         """One task's random numbers, drawn outside vmap from `generator` (a CPU generator). Default: none."""
@@ -180,7 +178,7 @@ class InnerOptimizer(nn.Module):
 
     def last_layer(self) -> tuple[str, ...]:
         """Names of the parameters of the network's last layer, whether they adapt or not."""
-        names = self.adaptable()
+        names = self._movable
         return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
     def blocks(self) -> list[tuple[str, ...]]:
@@ -206,11 +204,20 @@ class InnerOptimizer(nn.Module):
 
     def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Mean loss (nats for classification) at φ = `params`, a scalar."""
-        loss = getattr(self.network, "loss", F.cross_entropy)
-        return loss(self.predict(params, x), y)
+        return self.output_loss(self.predict(params, x), y)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the network has a loss of its own; one without is a classifier."""
+        return hasattr(self.network, "loss")
+
+    def output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The network's own loss, or the mean cross-entropy, of outputs [N, ways] and targets [N], a scalar."""
+        loss: Callable[[Tensor, Tensor], Tensor] = getattr(self.network, "loss", F.cross_entropy)  # type: ignore[assignment]
+        return loss(outputs, targets)
 
     def _select(self, adapt: str) -> tuple[str, ...]:
-        names = self.adaptable()
+        names = self._movable
         if adapt == "all":
             return names
         if adapt == "head":

@@ -80,7 +80,7 @@ class ECML(InnerOptimizer):
     def residuals(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Residuals r, flat: [S·(ways−1)] of a classifier, [S·outputs] of a regression (network with its own loss)."""
         outputs = self.predict(params, x)
-        if hasattr(self.network, "loss"):
+        if self.is_regression:
             return (outputs - y).flatten()
         ways = outputs.shape[-1]
         target = (y[:, None] == torch.arange(ways, device=y.device)).to(outputs.dtype)  # one_hot has no rule for vmap

@@ -38,7 +38,8 @@ class MTNet(InnerOptimizer):
     )
 
     def __init__(self, network: nn.Module, *, mask: bool = True, **common: Any) -> None:
-        super().__init__(network, **common)
+        insert_transforms(network)
+        super().__init__(network, "inserted.", **common)
         self.logit: nn.ParameterDict | None = None
         if not mask:
             self.card = replace(self.card, starts_as_maml=True)
@@ -48,18 +49,6 @@ class MTNet(InnerOptimizer):
             weights = {owner: named[f"{owner}.weight"] for owner in self._layers() if owner in owners}
             self.masked = {owner: len(weight) for owner, weight in weights.items()}
             self.logit = parameters({owner: weight.new_zeros(len(weight)) for owner, weight in weights.items()})
-
-    def wire(self, network: nn.Module) -> nn.Module:
-        like = next(network.parameters())
-        convolutional = insertable(network, "mtnet")
-        for place, channels in network.places("layer").items():  # type: ignore[operator]
-            network.insert(place, identity(channels, convolutional=convolutional).to(like))  # type: ignore[operator]
-        for place, ways in network.places("head").items():  # type: ignore[operator]
-            network.insert(place, identity(ways, convolutional=False).to(like))  # type: ignore[operator]
-        return network
-
-    def adaptable(self) -> tuple[str, ...]:
-        return tuple(name for name in super().adaptable() if not name.startswith("inserted."))
 
     def noise(self, generator: torch.Generator) -> Tensor | None:
         """Logistic noise, one number per mask logit, [Σ channels]."""
@@ -99,6 +88,16 @@ class MTNet(InnerOptimizer):
     def _layers(self) -> list[str]:
         kinds = (nn.Conv2d, nn.Linear)
         return [n for n, m in self.network.named_modules() if isinstance(m, kinds) and not n.startswith("inserted.")]
+
+
+def insert_transforms(network: nn.Module) -> None:
+    """Put a T that starts at the identity behind every layer of `network`."""
+    like = next(network.parameters())
+    convolutional = insertable(network, "mtnet")
+    for place, channels in network.places("layer").items():  # type: ignore[operator]
+        network.insert(place, identity(channels, convolutional=convolutional).to(like))  # type: ignore[operator]
+    for place, ways in network.places("head").items():  # type: ignore[operator]
+        network.insert(place, identity(ways, convolutional=False).to(like))  # type: ignore[operator]
 
 
 def insertable(network: nn.Module, method: str) -> bool:

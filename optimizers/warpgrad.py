@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 
 from optimizers.base import Card, InnerOptimizer, Params, State, Task, Trajectory
 from optimizers.errors import choice
@@ -46,56 +46,40 @@ class WarpGrad(InnerOptimizer):
     def __init__(
         self, network: nn.Module, *, warp_start: str = "dirac", start_objective: str = "maml", **common: Any
     ) -> None:
-        self._warp_start = choice("warp_start", warp_start, ("dirac", "random"))
-        super().__init__(network, **common)
+        insert_warps(network, choice("warp_start", warp_start, ("dirac", "random")))
+        super().__init__(network, "inserted.", **common)
         if warp_start == "random":
             self.card = replace(self.card, starts_as_maml=False)
         self.start_objective = choice("start_objective", start_objective, ("maml", "leap"))
-
-    def wire(self, network: nn.Module) -> nn.Module:
-        like = next(network.parameters())
-        convolutional = insertable(network, "warpgrad")
-        places = network.places("block")  # type: ignore[operator]
-        for place, channels in list(places.items())[1:]:
-            layer = nn.Conv2d(channels, channels, 3, padding=1) if convolutional else nn.Linear(channels, channels)
-            if self._warp_start == "dirac":
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.dirac_(layer.weight)
-                else:
-                    nn.init.eye_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-            network.insert(place, layer.to(like))  # type: ignore[operator]
-        return network
-
-    def adaptable(self) -> tuple[str, ...]:
-        return tuple(name for name in super().adaptable() if not name.startswith("inserted."))
 
     def step(self, state: State, grads: Params, k: int) -> State:
         return {"phi": self.descend(state["phi"], grads)}
 
     def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss at φ = `params` with the rest of the network, warp layers included, as constants.
+        """The loss as a function of φ alone: the rest of the network, warp layers included, is constant.
 
         The inner loop takes its gradients here, so that no path leads from a visited φ_k back to w.
         """
         rest = {n: stop_gradient(p) for n, p in self.network.named_parameters() if n not in params}
-        loss = getattr(self.network, "loss", nn.functional.cross_entropy)
-        return loss(functional_call(self.network, {**rest, **params}, (x,)), y)
+        return self.warped_loss({**rest, **params}, x, y)
+
+    def warped_loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """The same loss as a function of w too, which is all of the network that is not in `params`."""
+        return super().loss(params, x, y)
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         points = [self.params(state) for state in trajectory.visited[:-1]]
         if not points:  # no step was made: nothing is warped yet
-            return super().loss(trajectory.params, task.query_x, task.query_y)
+            return self.warped_loss(trajectory.params, task.query_x, task.query_y)
         ahead = [self.look_ahead(task, {name: stop_gradient(p) for name, p in point.items()}) for point in points]
         start = self._leap(task, trajectory) if self.start_objective == "leap" else self._maml(task, trajectory)
         return start + torch.stack(ahead).mean()
 
     def look_ahead(self, task: Task, point: Params) -> Tensor:
         """L_Q(φ − α ∇L_S(φ; w); w) at φ = `point`, a scalar; everything of the network that does not adapt is in w."""
-        warped = super().loss
-        gradient = grad(lambda phi: warped(phi, task.support_x, task.support_y))(point)
+        gradient = grad(lambda phi: self.warped_loss(phi, task.support_x, task.support_y))(point)
         moved = self.descend(point, gradient)
-        return warped(moved, task.query_x, task.query_y)
+        return self.warped_loss(moved, task.query_x, task.query_y)
 
     def _maml(self, task: Task, trajectory: Trajectory) -> Tensor:
         return self.loss(trajectory.params, task.query_x, task.query_y)
@@ -111,3 +95,19 @@ class WarpGrad(InnerOptimizer):
             squares = torch.stack([(there[n] - p).square().sum() for n, p in here.items()])
             energy = energy + squares.sum() / 2 + (stop_gradient(losses[k + 1]) - losses[k]).square() / 2
         return energy
+
+
+def insert_warps(network: nn.Module, start: str) -> None:
+    """Put a warp layer behind every block of `network` but the first, at the identity (`start` ``dirac``) or random."""
+    like = next(network.parameters())
+    convolutional = insertable(network, "warpgrad")
+    places = network.places("block")  # type: ignore[operator]
+    for place, channels in list(places.items())[1:]:
+        layer = nn.Conv2d(channels, channels, 3, padding=1) if convolutional else nn.Linear(channels, channels)
+        if start == "dirac":
+            if isinstance(layer, nn.Conv2d):
+                nn.init.dirac_(layer.weight)
+            else:
+                nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        network.insert(place, layer.to(like))  # type: ignore[operator]

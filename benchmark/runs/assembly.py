@@ -47,7 +47,7 @@ def check(spec: RunSpec, dataset: data.Dataset) -> None:
             raise
         raise UserError(f"{spec.method} on {spec.network} does not fit into memory; lower --channels") from error
     regression = dataset.kind == "regression"
-    if regression != hasattr(optimizer.network, "loss"):
+    if regression != optimizer.is_regression:
         kind = "regression" if regression else "classification"
         raise UserError(f"{spec.dataset} is {kind}, network {spec.network} is not; choose another --network")
     if not regression and spec.ways < 2:

@@ -175,7 +175,7 @@ def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[SmallTask], noi
 def made(
     factory: Factory, dtype: torch.dtype = torch.float64, norm: str | None = None
 ) -> tuple[InnerOptimizer, nn.Module]:
-    """A fresh method, and the network as it was before the method wired it."""
+    """A fresh method, and the network as it was before the method took it over."""
     network = small_network(dtype, norm=norm)
     untouched = copy.deepcopy(network)
     optimizer = factory(network)

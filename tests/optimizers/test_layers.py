@@ -144,3 +144,33 @@ def test_leap_energy_of_the_path():
             points[k][name] - points[k + 1][name] + (losses[k] - losses[k + 1]) * slopes[k][name] for k in (0, 1)
         )
         torch.testing.assert_close(gradients[f"network.{name}"], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mtnet", "warpgrad"])
+def test_the_network_is_taken_over_and_what_was_inserted_never_moves(name):
+    network = networks.create("cnn4", ways=3, image_shape=(1, 16, 16), channels=4)
+    own = [n for n, _ in network.named_parameters()]
+    method = create(name, network)
+    assert method.network is network
+    assert len(network.inserted) > 0
+    assert list(method.adapted) == own
+    assert method.last_layer() == ("head.weight", "head.bias")
+    with pytest.raises(BadOption, match="no option 'frozen'"):
+        create(name, networks.create("cnn4"), frozen="conv")
+    with pytest.raises(BadOption, match="matches no parameter"):
+        create(name, networks.create("cnn4"), adapt="inserted.*")
+
+
+def test_warpgrads_loss_is_a_function_of_phi_and_the_warped_one_of_w_too():
+    method = helpers.create("warpgrad")
+    perturb(method, 0.1)
+    task = helpers.batch(1)
+    point = {n: p.detach().requires_grad_() for n, p in method.start().items()}
+    warps = list(method.network.inserted.parameters())
+    plain, warped = (f(point, task.query_x[0], task.query_y[0]) for f in (method.loss, method.warped_loss))
+    assert torch.equal(plain, warped)
+    assert all(g is None for g in torch.autograd.grad(plain, warps, allow_unused=True, retain_graph=True))
+    assert all(g.any() for g in torch.autograd.grad(warped, warps, retain_graph=True))
+    slopes = (torch.autograd.grad(loss, list(point.values()), allow_unused=True) for loss in (plain, warped))
+    for one, other in zip(*slopes, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
