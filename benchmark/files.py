@@ -102,14 +102,14 @@ def merge_rows(
     """
     import pandas as pd
 
-    told = _texts(fresh.to_csv(index=False, float_format=float_format).encode())
+    rows = _texts(fresh.to_csv(index=False, float_format=float_format).encode())
     with locked(path.parent):
         old = keyed_rows(path, key, absent)
         if old is not None:
-            named = set(zip(*(told[name] for name in key), strict=True))
+            named = set(zip(*(rows[name] for name in key), strict=True))
             stay = [each not in named for each in zip(*(old[name] for name in key), strict=True)]
-            told = pd.concat([old[stay], told], ignore_index=True).fillna("")
-        data = told.to_csv(index=False).encode()
+            rows = pd.concat([old[stay], rows], ignore_index=True).fillna("")
+        data = rows.to_csv(index=False).encode()
         write_atomic(path, data)
     return parse_table(data)
 

@@ -88,8 +88,9 @@ def main(arguments: argparse.Namespace) -> int:
         methods = optimizers.available() if "all" in words else [optimizers.resolve(word) for word in words]
     except ValueError as error:
         raise UserError(str(error)) from None
-    jobs = [
-        peers.Job(size, width, shots=arguments.shots, steps=arguments.steps) for size, width in _sizes(arguments.sizes)
+    workloads = [
+        peers.Workload(size, width, shots=arguments.shots, steps=arguments.steps)
+        for size, width in _sizes(arguments.sizes)
     ]
     path = arguments.results / "timing.csv"
     keyed_rows(path, TIMING_KEY, TIMING_ABSENT)  # what cannot be added to is said before the work, not after it
@@ -101,7 +102,7 @@ def main(arguments: argparse.Namespace) -> int:
     with console.status("") if console.is_terminal else _Silent() as status:
         table = measure.measure(
             methods,
-            jobs,
+            workloads,
             rounds=arguments.rounds,
             with_peers=arguments.peers,
             device=choose_device(arguments.device),

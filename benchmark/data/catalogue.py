@@ -18,7 +18,7 @@ COMMAND = "python -m benchmark data"
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownDataset:
     """One data set of the literature. ``classes`` counts train / val / test, ``per_class`` the images of each."""
 
     name: str
@@ -29,7 +29,7 @@ class Entry:
     per_class: int | None
     wants: str  # what PATH may be
     fetchable: bool = False
-    look: dict[str, Any] = field(default_factory=dict)
+    image_format: dict[str, Any] = field(default_factory=dict)
 
     @property
     def how(self) -> str:
@@ -42,7 +42,7 @@ _CIFAR = "CIFAR-100 as class folders or as cifar-100-python, an archive or a fol
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry(
+        KnownDataset(
             "miniimagenet",
             "miniImageNet (Vinyals et al. 2016; Ravi & Larochelle 2017)",
             3,
@@ -51,7 +51,7 @@ ENTRIES = {
             600,
             "mini-imagenet-cache-*.pkl, images with the CSVs, synset folders, or an ILSVRC2012 train folder",
         ),
-        Entry(
+        KnownDataset(
             "tieredimagenet",
             "tieredImageNet (Ren et al. 2018)",
             3,
@@ -60,9 +60,9 @@ ENTRIES = {
             None,
             "the *_images_png.pkl and *_labels.pkl, or synset folders such as ILSVRC2012 train",
         ),
-        Entry("cifar-fs", "CIFAR-FS (Bertinetto et al. 2019)", 3, 32, (64, 16, 20), 600, _CIFAR, fetchable=True),
-        Entry("fc100", "FC100 (Oreshkin et al. 2018)", 3, 32, (60, 20, 20), 600, _CIFAR, fetchable=True),
-        Entry(
+        KnownDataset("cifar-fs", "CIFAR-FS (Bertinetto et al. 2019)", 3, 32, (64, 16, 20), 600, _CIFAR, fetchable=True),
+        KnownDataset("fc100", "FC100 (Oreshkin et al. 2018)", 3, 32, (60, 20, 20), 600, _CIFAR, fetchable=True),
+        KnownDataset(
             "omniglot",
             "Omniglot (Lake et al. 2015; split of Vinyals et al. 2016)",
             1,
@@ -71,9 +71,9 @@ ENTRIES = {
             20,
             "images_background and images_evaluation, zips or folders",
             fetchable=True,
-            look={"invert": True},
+            image_format={"invert": True},
         ),
-        Entry(
+        KnownDataset(
             "cub",
             "CUB-200-2011 (Wah et al. 2011; split of Chen et al. 2019)",
             3,
@@ -81,7 +81,7 @@ ENTRIES = {
             (100, 50, 50),
             None,
             "CUB_200_2011.tgz or the folder in it",
-            look={"margin": 12},
+            image_format={"margin": 12},
         ),
     )
 }
@@ -164,21 +164,21 @@ def _load_path(path: Path, base: Path, options: dict[str, Any]) -> Dataset:
 def planner(name: str, options: dict[str, Any]) -> Callable[[Any], Any]:
     """The function source → plan of a data set."""
     from benchmark.data.importing import folders, formats, imagenet
-    from benchmark.data.importing.decode import Look
+    from benchmark.data.importing.decode import ImageFormat
 
     entry = ENTRIES.get(name)
     if entry is None:
         return lambda source: folders.folders(source, **options)
     if options:
         raise UserError(f"{name} is imported as the literature has it: no option {next(iter(options))!r}")
-    look = Look(entry.channels, entry.size, **entry.look)
+    image_format = ImageFormat(entry.channels, entry.size, **entry.image_format)
     if name in ("cifar-fs", "fc100"):
-        return lambda source: formats.cifar(source, look, formats.class_lists(name), entry.title)
+        return lambda source: formats.cifar(source, image_format, formats.class_lists(name), entry.title)
     return {
-        "miniimagenet": lambda source: imagenet.mini_imagenet(source, look),
-        "tieredimagenet": lambda source: imagenet.tiered_imagenet(source, look),
-        "omniglot": lambda source: formats.omniglot(source, look),
-        "cub": lambda source: formats.cub(source, look),
+        "miniimagenet": lambda source: imagenet.mini_imagenet(source, image_format),
+        "tieredimagenet": lambda source: imagenet.tiered_imagenet(source, image_format),
+        "omniglot": lambda source: formats.omniglot(source, image_format),
+        "cub": lambda source: formats.cub(source, image_format),
     }[name]
 
 

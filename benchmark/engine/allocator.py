@@ -10,18 +10,13 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 _LARGEST = 2**31 - 1
 
 
 def keep_large_buffers() -> bool:
     """Serve every allocation from the heap and never shrink it. False where the C library is not glibc: no change."""
     return _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST))
-
-
-def default_behaviour() -> bool:
-    """What a long-running process has by itself: buffers up to 32 MiB are kept, larger ones are mapped anew."""
-    return _set((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 64 * 2**20), (_MMAP_THRESHOLD, 32 * 2**20))
 
 
 def _set(*settings: tuple[int, int]) -> bool:

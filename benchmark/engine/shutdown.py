@@ -1,4 +1,4 @@
-"""Being asked to stop: the step ends or is dropped, what was computed is kept, a second request ends at once."""
+"""Graceful shutdown: the step ends or is dropped, what was computed is kept, a second signal ends at once."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from benchmark.report.figures import draw, geometry, plots
 from benchmark.report.figures.style import styled
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
-from benchmark.report.group import Group, group_runs
+from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.html import page
 from benchmark.runs.store import load_runs
 
@@ -81,7 +81,7 @@ def _write(path: Path, content: str) -> Path:
     return path
 
 
-def drawings(groups: Sequence[Group], compared: pd.DataFrame, findings: Findings) -> Iterator[draw.Drawing]:
+def drawings(groups: Sequence[TableGroup], compared: pd.DataFrame, findings: Findings) -> Iterator[draw.Drawing]:
     """Every figure that these groups give, one at a time."""
     for group in groups:
         for shots in group.shots:

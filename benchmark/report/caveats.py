@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from benchmark import statistics
 from benchmark.report.cell import FLOOR
 from benchmark.report.claims.verdict import join
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
 from benchmark.runs.store import Run
 
@@ -27,7 +27,7 @@ PAPER_ITERATIONS = 60_000
 PAPER_METHODS = [method for method in TITLES if method not in (FLOOR, "md-released", "md-convex")]
 
 
-def warnings(groups: Sequence[Group]) -> list[str]:
+def warnings(groups: Sequence[TableGroup]) -> list[str]:
     """Every warning, in the order of their weight."""
     if not groups:
         return ["There are no runs: nothing is compared."]
@@ -39,7 +39,7 @@ def warnings(groups: Sequence[Group]) -> list[str]:
     return [text if len(where) == everywhere > 1 else f"{'; '.join(where)}: {text}" for text, where in places.items()]
 
 
-def _of_group(group: Group) -> Iterator[str]:
+def _of_group(group: TableGroup) -> Iterator[str]:
     cells = [cell for row in group.rows for cell in row.cells.values()]
     runs = [run for cell in cells for run in cell.runs]
     trained = [run for run in runs if run.spec["method"] != FLOOR]
@@ -87,7 +87,7 @@ def _of_group(group: Group) -> Iterator[str]:
         yield f"{join(marked)}: {RECONSTRUCTED['ecml']}."
 
 
-def _protocol(group: Group, runs: Sequence[Run]) -> Iterator[str]:
+def _protocol(group: TableGroup, runs: Sequence[Run]) -> Iterator[str]:
     """Differences of protocol between rows that stand in one column."""
     for shots in group.shots:
         column = [run for run in runs if run.spec["shots"] == shots]

@@ -16,7 +16,7 @@ from benchmark import statistics
 from benchmark.errors import UserError, nearest
 from benchmark.report import pairs, words
 from benchmark.report.cell import Cell
-from benchmark.report.group import Group, group_runs
+from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
 from benchmark.statistics import Interval
 
@@ -57,7 +57,7 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
     return found
 
 
-def _methods(a: str, b: str, groups: Sequence[Group], results: Path) -> Iterator[Comparison]:
+def _methods(a: str, b: str, groups: Sequence[TableGroup], results: Path) -> Iterator[Comparison]:
     labels = {row.label: row.method for group in groups for row in group.rows}
     if not labels:
         raise UserError(f"{results}: has no runs; make some with 'python -m benchmark run'")
@@ -101,7 +101,7 @@ def _folders(a: Path, b: Path) -> Iterator[Comparison]:
                     yield _comparison(group, cell, there[cell.label], names)
 
 
-def _comparison(group: Group, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
+def _comparison(group: TableGroup, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
     record = pairs.compare(group, a, b)
     where = f"{group.ways}-way {a.shots}-shot {group.title}, {group.recipe} recipe"
     row = None if record is None else pd.Series(record, dtype=object)

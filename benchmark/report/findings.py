@@ -70,11 +70,6 @@ def read(results: Path) -> Findings:
     return Findings(_read(results / "geometry.csv", GEOMETRY), _read(results / "timing.csv", TIMING))
 
 
-def nothing() -> Findings:
-    """No findings at all."""
-    return Findings(pd.DataFrame(columns=list(GEOMETRY)), pd.DataFrame(columns=list(TIMING)))
-
-
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=_dtype(kind)) for name, kind in columns.items()})

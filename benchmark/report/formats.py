@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.table import Place, grid, notes, seeds_grid, tables
 
 
-def markdown(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> str:
+def markdown(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> str:
     """All tables in Markdown, with their notes and, where there are several seeds, the intervals over seeds."""
     parts = ["# Table 1"]
     for table in tables(groups, step_ms):
@@ -45,7 +45,7 @@ def escape_markdown(entry: str) -> str:
     return " ".join(entry.split())
 
 
-def latex(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> str:
+def latex(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> str:
     """All tables in LaTeX with booktabs; each a ``table`` environment of its own, made smaller where it is too wide."""
     parts = ["% Needs \\usepackage{booktabs,graphicx}. Written by the report; numbers are those of table1.csv."]
     for number, table in enumerate(tables(groups, step_ms), start=1):

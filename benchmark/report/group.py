@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class TableGroup:
     """Rows that may stand in one column: one data set, ways and recipe."""
 
     dataset: str
@@ -68,7 +68,7 @@ class Group:
         return {label for label, score in known.items() if score.overlaps(top)}
 
 
-def group_runs(runs: list[Run]) -> list[Group]:
+def group_runs(runs: list[Run]) -> list[TableGroup]:
     """All groups, ordered by data set, ways and recipe; rows in the order of the published table.
 
     A trial of a tuning has no test tasks and is in none.
@@ -77,7 +77,7 @@ def group_runs(runs: list[Run]) -> list[Group]:
     for run in (each for each in runs if not each.is_trial):
         key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
         split.setdefault(key, []).append(run)
-    return [Group(*key, _rows(members)) for key, members in sorted(split.items())]
+    return [TableGroup(*key, _rows(members)) for key, members in sorted(split.items())]
 
 
 def _rows(runs: list[Run]) -> tuple[Row, ...]:

@@ -18,7 +18,7 @@ import pandas as pd
 from benchmark import statistics
 from benchmark.report.cell import Cell
 from benchmark.report.formats import markdown_table
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.table import tables
 from benchmark.report.words import NONE
 
@@ -31,7 +31,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def frame(groups: Sequence[Group]) -> pd.DataFrame:
+def frame(groups: Sequence[TableGroup]) -> pd.DataFrame:
     """One row for each pair (a, b) of a column with common tasks; differences a − b in the units of the table."""
     blocks = []
     for table in tables(groups):
@@ -49,7 +49,7 @@ def frame(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=COLUMNS)
 
 
-def compare(group: Group, a: Cell, b: Cell) -> dict[str, object] | None:
+def compare(group: TableGroup, a: Cell, b: Cell) -> dict[str, object] | None:
     """The comparison of two cells on their common (seed, task)s; None where there are none or metrics differ."""
     if not a.measured or not b.measured or a.metric != b.metric:
         return None
@@ -74,7 +74,7 @@ def outcome(row: pd.Series) -> str:
     return "a" if (row["difference"] > 0) != bool(row["lower_is_better"]) else "b"
 
 
-def select(pairs: pd.DataFrame, group: Group, shots: int) -> pd.DataFrame:
+def select(pairs: pd.DataFrame, group: TableGroup, shots: int) -> pd.DataFrame:
     """The pairs of one column."""
     return pairs[
         (pairs["dataset"] == group.dataset)
@@ -84,7 +84,7 @@ def select(pairs: pd.DataFrame, group: Group, shots: int) -> pd.DataFrame:
     ]
 
 
-def matrix(pairs: pd.DataFrame, group: Group, shots: int) -> tuple[list[str], list[list[tuple[float, str]]]]:
+def matrix(pairs: pd.DataFrame, group: TableGroup, shots: int) -> tuple[list[str], list[list[tuple[float, str]]]]:
     """Labels and, for each (row, column), the difference row − column and ``beats``, ``loses`` or ``even``.
 
     A place without a comparison holds nan and an empty word.
@@ -113,7 +113,7 @@ def entry(difference: float, word: str) -> str:
     return f"{SIGNS[word]} {difference:+.2f}" if word else NONE
 
 
-def markdown(groups: Sequence[Group], pairs: pd.DataFrame) -> str:
+def markdown(groups: Sequence[TableGroup], pairs: pd.DataFrame) -> str:
     """All matrices in Markdown."""
     parts = ["# Who beats whom"]
     for group in groups:

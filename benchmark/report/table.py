@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark import statistics
 from benchmark.report.cell import FLOOR, Cell
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.published import (
     RECONSTRUCTED,
     Reference,
@@ -32,7 +32,7 @@ class Table:
 
     dataset: str
     ways: int
-    groups: tuple[Group, ...]
+    groups: tuple[TableGroup, ...]
     step_ms: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of one inner step by method, where it was timed."""
 
@@ -76,20 +76,20 @@ class Table:
         cells = [self.cell(group, label, shots) for shots in self.shots for group in self.groups]
         return [cell.train_ms for cell in cells if cell and math.isfinite(cell.train_ms)]
 
-    def cell(self, group: Group, label: str, shots: int) -> Cell | None:
+    def cell(self, group: TableGroup, label: str, shots: int) -> Cell | None:
         """The cell of that row, or None where it was not run."""
         return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
 
 
-def tables(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> list[Table]:
+def tables(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> list[Table]:
     """One table for each data set and number of ways."""
-    split: dict[tuple[str, int], list[Group]] = {}
+    split: dict[tuple[str, int], list[TableGroup]] = {}
     for group in groups:
         split.setdefault((group.dataset, group.ways), []).append(group)
     return [Table(*key, tuple(members), step_ms or {}) for key, members in split.items()]
 
 
-def frame(groups: Sequence[Group], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
+def frame(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
     """The long form: one row for each data set, ways, recipe, method and shots, at full precision.
 
     Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``half_seeds`` over seeds.
@@ -174,7 +174,7 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     ]
 
 
-def column_title(group: Group, shots: int) -> str:
+def column_title(group: TableGroup, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
     seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
     return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"

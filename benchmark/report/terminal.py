@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from benchmark.report.group import Group, group_runs
+from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.published import RECONSTRUCTED, dataset_title, reference
 from benchmark.report.words import NONE, plus_minus, text
 from benchmark.runs.store import Run
@@ -29,7 +29,7 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
             _print_group(group, group.shots[start : start + SHOTS_A_TABLE], console)
 
 
-def _print_group(group: Group, shots: list[int], console: Console) -> None:
+def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
     printed = reference(group.dataset, group.ways)
     title = f"{group.ways}-way {dataset_title(group.dataset)}, {group.recipe} recipe"
     if group.seeds > 1:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.published import dataset_title
 from benchmark.report.words import NONE, plus_minus
 
@@ -24,7 +24,7 @@ NOTE = (
 )
 
 
-def grids(groups: Sequence[Group]) -> list[tuple[str, list[list[str]]]]:
+def grids(groups: Sequence[TableGroup]) -> list[tuple[str, list[list[str]]]]:
     """For each group with tuned runs a title and the lines below :data:`HEADER`, one for each row, shots and tuning."""
     found = []
     for group in groups:
@@ -38,7 +38,7 @@ def grids(groups: Sequence[Group]) -> list[tuple[str, list[list[str]]]]:
     return found
 
 
-def markdown(groups: Sequence[Group]) -> str:
+def markdown(groups: Sequence[TableGroup]) -> str:
     """``tuning.md``; empty where nothing was tuned."""
     from benchmark.report.formats import escape_markdown, markdown_table
 

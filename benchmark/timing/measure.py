@@ -1,7 +1,7 @@
 """What a step costs: every method, and other people's code, on the very same work, side by side.
 
-All works take turns, round after round, so that whatever else the machine does falls on all alike; what is reported is
-the median, and ratios of medians. Times are of one task on the chosen device:
+All measurements take turns, round after round, so that whatever else the machine does falls on all alike; what is
+reported is the median, and ratios of medians. Times are of one task on the chosen device:
 
 * *adapt step*: one inner step of adapting without a graph, forward and backward pass included;
 * *transform*: of that, the method's own part, ``params`` and ``step``;
@@ -38,16 +38,16 @@ from benchmark.engine.counting import flops, peak_bytes
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from benchmark.runs.environment import device_name
 from benchmark.timing import peers
-from benchmark.timing.peers import Job
+from benchmark.timing.peers import Workload
 from optimizers.base import InnerOptimizer
 from optimizers.counting import step_multiply_adds
 
 SHORTEST_S = 0.1
-"""Shorter works are repeated within a turn until a turn is about this long."""
+"""Shorter measurements are repeated within a turn until a turn is about this long."""
 
 
 @dataclass
-class Work:
+class Measurement:
     """One thing to time: whose, what, how to run it once, and how long its turns took per run."""
 
     owner: str
@@ -67,7 +67,7 @@ class Work:
 
 def measure(
     methods: Sequence[str],
-    jobs: Sequence[Job],
+    workloads: Sequence[Workload],
     *,
     rounds: int = 7,
     with_peers: bool = False,
@@ -77,7 +77,7 @@ def measure(
     clock: str = "wall",
     on_turn: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """One row per owner (method or peer) and job; see :data:`benchmark.report.findings.TIMING` for the columns.
+    """One row per owner (method or peer) and workload; see :data:`benchmark.report.findings.TIMING` for the columns.
 
     `tasks` go through a meta-gradient or an evaluation together, and times are per task. Peers run on the CPU. The
     `clock` is ``wall`` time, or ``cpu``, the processor time of all threads: less disturbed by what else runs.
@@ -88,52 +88,57 @@ def measure(
     turn = clock_of(device, clock)
     with ExitStack() as stack:
         peer = stack.enter_context(peers.process(clock)) if with_peers else None
-        for job in jobs:
-            subjects = {name: subject(name, job, device) for name in methods}
-            works = [w for name in methods for w in works_of(name, *subjects[name], job, device, strategy, tasks, turn)]
+        for workload in workloads:
+            subjects = {name: subject(name, workload, device) for name in methods}
+            measurements = [
+                w
+                for name in methods
+                for w in measurements_of(name, *subjects[name], workload, device, strategy, tasks, turn)
+            ]
             if peer is not None:
-                peer.prepare(job)
-                works += list(_peer_works(peer))
+                peer.prepare(workload)
+                measurements += list(_peer_measurements(peer))
             multiply, operations = multiplication(device)
-            peak = Work("machine", "multiply", multiply, turn)
-            works += [Work("data", "episode", episode(job, device), turn), peak]
-            for work in works:
-                on_turn(f"{job.image_size}×{job.image_size}, {job.channels} channels: warming up {work.owner}")
-                work.warm_up()
+            peak = Measurement("machine", "multiply", multiply, turn)
+            measurements += [Measurement("data", "episode", episode(workload, device), turn), peak]
+            title = f"{workload.image_size}×{workload.image_size}, {workload.channels} channels"
+            for measurement in measurements:
+                on_turn(f"{title}: warming up {measurement.owner}")
+                measurement.warm_up()
             for number in range(rounds):
-                on_turn(f"{job.image_size}×{job.image_size}, {job.channels} channels: round {number + 1} of {rounds}")
-                for work in works:
-                    work.take_turn()
+                on_turn(f"{title}: round {number + 1} of {rounds}")
+                for measurement in measurements:
+                    measurement.take_turn()
             peak_flops = operations / min(peak.seconds)
             tables.append(
-                _table(works, subjects, job, peak_flops, device, strategy).assign(
+                _table(measurements, subjects, workload, peak_flops, device, strategy).assign(
                     clock=clock, tasks=tasks, strategy=strategy
                 )
             )
     return pd.concat(tables, ignore_index=True)
 
 
-def subject(name: str, job: Job, device: torch.device) -> tuple[InnerOptimizer, torch.Tensor | None]:
+def subject(name: str, workload: Workload, device: torch.device) -> tuple[InnerOptimizer, torch.Tensor | None]:
     """A fresh optimizer by registry name, and one task's noise."""
     torch.manual_seed(0)
-    network = networks.create("cnn4", job.ways, job.image_shape, job.channels)
+    network = networks.create("cnn4", workload.ways, workload.image_shape, workload.channels)
     optimizer = optimizers.create(name, network).to(device)
     noise = optimizer.noise(torch.Generator().manual_seed(0))
     return optimizer, None if noise is None else noise.to(device)
 
 
-def works_of(
+def measurements_of(
     name: str,
     optimizer: InnerOptimizer,
     noise: torch.Tensor | None,
-    job: Job,
+    workload: Workload,
     device: torch.device,
     strategy: str,
     tasks: int,
     clock: Callable[[Callable[[], Any]], float],
-) -> Iterator[Work]:
-    """The four works of one optimizer."""
-    task = Task(*(t.to(device) for t in vars(job.task()).values()))
+) -> Iterator[Measurement]:
+    """The four measurements of one optimizer."""
+    task = Task(*(t.to(device) for t in vars(workload.task()).values()))
     batch = Task(*(torch.stack([t] * tasks) for t in vars(task).values()))
     drawn = None if noise is None else torch.stack([noise] * tasks)
     with torch.no_grad():
@@ -146,27 +151,27 @@ def works_of(
             optimizer.params(optimizer.step(state, grads, 0))
 
     def steps() -> None:
-        adapt(optimizer, task.support_x, task.support_y, job.steps, noise=noise, trace=False)
+        adapt(optimizer, task.support_x, task.support_y, workload.steps, noise=noise, trace=False)
 
-    yield Work(name, "adapt_step", steps, lambda run: clock(run) / job.steps)
-    yield Work(name, "transform", transform, clock)
-    yield Work(
+    yield Measurement(name, "adapt_step", steps, lambda run: clock(run) / workload.steps)
+    yield Measurement(name, "transform", transform, clock)
+    yield Measurement(
         name,
         "meta_gradient",
-        lambda: meta_gradient(optimizer, batch, job.steps, strategy, noise=drawn),
+        lambda: meta_gradient(optimizer, batch, workload.steps, strategy, noise=drawn),
         lambda run: clock(run) / tasks,
     )
-    yield Work(
+    yield Measurement(
         name,
         "evaluation",
-        lambda: evaluate_batch(optimizer, batch, job.steps, strategy, drawn),
+        lambda: evaluate_batch(optimizer, batch, workload.steps, strategy, drawn),
         lambda run: clock(run) / tasks,
     )
 
 
-def _peer_works(peer: peers.Process) -> Iterator[Work]:
+def _peer_measurements(peer: peers.Process) -> Iterator[Measurement]:
     for owner, quantity in peers.WORK:
-        yield Work(owner, quantity, lambda o=owner, q=quantity: peer.seconds(o, q), lambda run: run())  # type: ignore[misc]
+        yield Measurement(owner, quantity, lambda o=owner, q=quantity: peer.seconds(o, q), lambda run: run())  # type: ignore[misc]
 
 
 def clock_of(device: torch.device, kind: str = "wall") -> Callable[[Callable[[], Any]], float]:
@@ -185,12 +190,12 @@ def clock_of(device: torch.device, kind: str = "wall") -> Callable[[Callable[[],
     return clock
 
 
-def episode(job: Job, device: torch.device) -> Callable[[], Any]:
+def episode(workload: Workload, device: torch.device) -> Callable[[], Any]:
     """Draw one task from a set of random images, as training does."""
     classes = [ClassInfo(str(i), "train", 50) for i in range(64)]
-    images = np.random.default_rng(0).integers(0, 256, (64 * 50, *job.image_shape), dtype=np.uint8)
-    dataset = data.Dataset("random", images, job.image_shape, tuple(classes), "")
-    stream = data.Episodes(dataset, "train", job.ways, job.shots, job.queries, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (64 * 50, *workload.image_shape), dtype=np.uint8)
+    dataset = data.Dataset("random", images, workload.image_shape, tuple(classes), "")
+    stream = data.Episodes(dataset, "train", workload.ways, workload.shots, workload.queries, seed=0)
     index = itertools.count()
     return lambda: data.sample(stream, [next(index)], device)
 
@@ -215,17 +220,17 @@ def multiplication(device: torch.device) -> tuple[Callable[[], Any], float]:
 
 
 def _table(
-    works: Sequence[Work],
+    measurements: Sequence[Measurement],
     subjects: dict[str, tuple[InnerOptimizer, torch.Tensor | None]],
-    job: Job,
+    workload: Workload,
     peak_flops: float,
     device: torch.device,
     strategy: str,
 ) -> pd.DataFrame:
-    medians = {(w.owner, w.quantity): statistics.median(w.seconds) for w in works}
+    medians = {(w.owner, w.quantity): statistics.median(w.seconds) for w in measurements}
     rows = []
-    for owner in dict.fromkeys(w.owner for w in works if w.owner not in ("machine", "data")):
-        row: dict[str, Any] = {"method": owner, "channels": job.channels, "image_size": job.image_size}
+    for owner in dict.fromkeys(w.owner for w in measurements if w.owner not in ("machine", "data")):
+        row: dict[str, Any] = {"method": owner, "channels": workload.channels, "image_size": workload.image_size}
         for quantity in ("adapt_step", "transform", "meta_gradient", "evaluation"):
             row[f"{quantity}_ms"] = 1e3 * medians[owner, quantity] if (owner, quantity) in medians else None
         for name in ("maml", "higher"):
@@ -233,24 +238,29 @@ def _table(
                 reference = medians.get((name, quantity))
                 row[f"{quantity}_to_{name}"] = None if not reference else medians[owner, quantity] / reference
         if owner in subjects:
-            row |= counts(*subjects[owner], job, device, strategy)
+            row |= counts(*subjects[owner], workload, device, strategy)
             row["peak_share"] = row["flops"] / medians[owner, "meta_gradient"] / peak_flops
         row["episode_ms"] = 1e3 * medians["data", "episode"]
-        row |= {"shots": job.shots, "queries": job.queries, "steps": job.steps, "rounds": len(works[0].seconds)}
+        row |= {
+            "shots": workload.shots,
+            "queries": workload.queries,
+            "steps": workload.steps,
+            "rounds": len(measurements[0].seconds),
+        }
         row |= {"threads": torch.get_num_threads(), "device": device_name(device)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def counts(
-    optimizer: InnerOptimizer, noise: torch.Tensor | None, job: Job, device: torch.device, strategy: str
+    optimizer: InnerOptimizer, noise: torch.Tensor | None, workload: Workload, device: torch.device, strategy: str
 ) -> dict[str, Any]:
     """What does not depend on the clock."""
-    batch = Task(*(t[None].to(device) for t in vars(job.task()).values()))
+    batch = Task(*(t[None].to(device) for t in vars(workload.task()).values()))
     drawn = None if noise is None else noise[None]
 
     def run() -> None:
-        meta_gradient(optimizer, batch, job.steps, strategy, noise=drawn)
+        meta_gradient(optimizer, batch, workload.steps, strategy, noise=drawn)
 
     return {
         "parameters": sum(p.numel() for p in optimizer.start().values()),

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from benchmark.errors import UserError
 from benchmark.metagrad import Task
 
-PEERS = ("higher", "autograd")
 ALPHA = 0.01
 
 
@@ -103,7 +102,7 @@ def installed() -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """One size of the work: a task of random images, the same for everybody."""
 
     image_size: int
@@ -130,9 +129,9 @@ class Process:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def prepare(self, job: Job) -> None:
+    def prepare(self, workload: Workload) -> None:
         """Say what is worked on until the next call."""
-        self._ask(job)
+        self._ask(workload)
 
     def seconds(self, peer: str, work: str) -> float:
         return self._ask((peer, work))
@@ -172,7 +171,7 @@ def _serve(connection: Any, threads: int, clock: str) -> None:
         except EOFError:
             return
         try:
-            if isinstance(request, Job):
+            if isinstance(request, Workload):
                 torch.manual_seed(0)
                 network = plain_cnn4(request.ways, request.image_shape, request.channels)
                 prepared = network, request.task(), request.steps

@@ -50,11 +50,13 @@ def chains(inputs: Sequence[Tensor], layers: Sequence[Sequence[Layer]]) -> list[
     """
     if not inputs:
         return []
-    plan = tuple(tuple(Kind(len(y.factors), y.bias is not None, y.relu, y.transposed) for y in each) for each in layers)
+    kinds = tuple(
+        tuple(Kind(len(y.factors), y.bias is not None, y.relu, y.transposed) for y in each) for each in layers
+    )
     tensors = [t for each in layers for y in each for t in (*y.factors, y.bias) if t is not None]
     work = _Chains.apply if torch.is_grad_enabled() else _Chains.forward
-    outputs = work(plan, *inputs, *tensors)
-    return [outputs[k] for k, product in enumerate(_products(plan)) if product.ends]
+    outputs = work(kinds, *inputs, *tensors)
+    return [outputs[k] for k, product in enumerate(_products(kinds)) if product.ends]
 
 
 def listed(parameters: nn.ParameterList) -> tuple[Tensor, ...]:
@@ -71,7 +73,7 @@ class Kind(NamedTuple):
     transposed: bool
 
 
-Plan = tuple[tuple[Kind, ...], ...]
+ChainKinds = tuple[tuple[Kind, ...], ...]
 """The layers of each chain."""
 
 
@@ -91,17 +93,17 @@ class _Product(NamedTuple):
 
 
 @functools.cache
-def _products(plan: Plan) -> tuple[_Product, ...]:
+def _products(kinds: ChainKinds) -> tuple[_Product, ...]:
     found: list[_Product] = []
-    at = len(plan)
-    for number, chain in enumerate(plan):
+    at = len(kinds)
+    for number, chain in enumerate(kinds):
         source = number
         for layer in chain:
             for m in range(layer.factors):
                 last = m == layer.factors - 1
                 bias = at + layer.factors if last and layer.biased else None
                 found.append(_Product(source, at + m, bias, last and layer.relu, layer.transposed, m == 0, False))
-                source = len(plan) + len(found) - 1
+                source = len(kinds) + len(found) - 1
             at += layer.factors + layer.biased
         found[-1] = found[-1]._replace(ends=True)
     return tuple(found)
@@ -129,14 +131,14 @@ def multiply(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
 
 
 class _Chains(Function):
-    """(plan, *inputs, *tensors) → the output of every product, [G, *modes]."""
+    """(kinds, *inputs, *tensors) → the output of every product, [G, *modes]."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values = list(tensors[: len(plan)])
-        for product in _products(plan):
+    def forward(kinds: ChainKinds, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values = list(tensors[: len(kinds)])
+        for product in _products(kinds):
             x, factor = values[product.source], tensors[product.factor]
             if not product.transposed:
                 factor = factor.transpose(1, 2)
@@ -146,17 +148,17 @@ class _Chains(Function):
             bias = None if product.bias is None else tensors[product.bias].reshape(count, -1, o)
             y = multiply(rows(x), factor, bias)
             values.append((y.relu_() if product.relu else y).view(count, *x.shape[2:], o))
-        return tuple(values[len(plan) :])
+        return tuple(values[len(kinds) :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.plan = inputs[0]
+        ctx.kinds = inputs[0]
         ctx.save_for_backward(*inputs[1:], *output)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        products, count = _products(ctx.plan), len(ctx.plan)
+        products, count = _products(ctx.kinds), len(ctx.kinds)
         saved = ctx.saved_tensors
         tensors, outputs = saved[: -len(products)], saved[-len(products) :]
         values = (*tensors[:count], *outputs)

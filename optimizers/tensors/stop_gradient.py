@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from torch import Tensor
 
 
-class Held:
+class StoppedValues:
     """The values stopped in the first evaluation; :meth:`again` starts the next one."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Held:
         return self.values[self.next - 1]
 
 
-_held: ContextVar[Held | None] = ContextVar("held", default=None)
+_held: ContextVar[StoppedValues | None] = ContextVar("held", default=None)
 
 
 def stop_gradient(value: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ def stop_gradient(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def hold() -> Iterator[Held]:
+def hold() -> Iterator[StoppedValues]:
     """Within this context stopped values are held; call ``again()`` on what it yields before each re-evaluation."""
-    held = Held()
+    held = StoppedValues()
     token = _held.set(held)
     try:
         yield held

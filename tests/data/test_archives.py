@@ -130,22 +130,22 @@ def test_images_of_every_kind(forms):
 
     colour = forms.picture(1)
     image = Image.fromarray(colour)
-    look, grey = decode.Look(3, 8), decode.Look(1, 8)
-    assert np.array_equal(decode.decode(saved(image, "png"), look), colour.transpose(2, 0, 1))
-    assert np.array_equal(decode.decode(saved(image.convert("RGBA"), "png"), look), colour.transpose(2, 0, 1))
+    image_format, grey = decode.ImageFormat(3, 8), decode.ImageFormat(1, 8)
+    assert np.array_equal(decode.decode(saved(image, "png"), image_format), colour.transpose(2, 0, 1))
+    assert np.array_equal(decode.decode(saved(image.convert("RGBA"), "png"), image_format), colour.transpose(2, 0, 1))
     bits = saved(image.convert("1"), "png")
     assert set(np.unique(decode.decode(bits, grey))) == {0, 255}
-    assert np.array_equal(decode.decode(bits, look), np.repeat(decode.decode(bits, grey), 3, axis=0))
+    assert np.array_equal(decode.decode(bits, image_format), np.repeat(decode.decode(bits, grey), 3, axis=0))
     deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     assert np.array_equal(decode.decode(saved(Image.fromarray(deep), "png"), grey)[0], deep >> 8)
     flat = Image.new("RGB", (8, 8), (200, 50, 90))
     for kind in (saved(flat.convert("P"), "gif"), saved(flat.convert("CMYK"), "jpeg", quality=95), saved(flat, "webp")):
-        assert np.abs(decode.decode(kind, look).reshape(3, -1).mean(1) - (200, 50, 90)).max() < 26
+        assert np.abs(decode.decode(kind, image_format).reshape(3, -1).mean(1) - (200, 50, 90)).max() < 26
     clear = saved(flat.convert("P"), "png", transparency=b"\x80" * 200)
-    assert decode.decode(clear, look).shape == (3, 8, 8)
+    assert decode.decode(clear, image_format).shape == (3, 8, 8)
 
 
 def test_a_header_is_not_believed(forms, monkeypatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 63)
     with pytest.raises(ValueError, match="8×8 pixels"):
-        decode.decode(forms.png(forms.picture(0)), decode.Look(3, 8))
+        decode.decode(forms.png(forms.picture(0)), decode.ImageFormat(3, 8))

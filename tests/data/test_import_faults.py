@@ -134,7 +134,7 @@ def test_plans_with_a_class_twice_or_a_file_twice_are_refused(forms, tmp_path):
         ([("a", "a/0.png"), ("b", "gone.png")], "gone.png .*No such file"),
     ):
         parts = iter([[build.PlannedClass(name, "train", [file]) for name, file in classes]])
-        plan = build.Plan("test", decode.Look(3, 8), parts)
+        plan = build.ImportPlan("test", decode.ImageFormat(3, 8), parts)
         with sources.open_source(path) as source, pytest.raises(UserError, match=message):
             build.build(plan, source, tmp_path / "root", "x")
 

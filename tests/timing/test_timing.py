@@ -12,7 +12,7 @@ from benchmark.engine.counting import flops, peak_bytes
 from benchmark.errors import UserError
 from benchmark.report import findings
 from benchmark.timing import measure
-from benchmark.timing.peers import WORK, Job, plain_cnn4
+from benchmark.timing.peers import WORK, Workload, plain_cnn4
 from tests.engine.helpers import settled
 
 
@@ -113,14 +113,14 @@ def test_peers_do_our_work():
     """The peers' meta-gradient is maml's, so that what is timed is the same computation."""
     from benchmark.metagrad import Task, meta_gradient
 
-    job = Job(16, 4, steps=3)
-    task = Task(*(t.double() if t.is_floating_point() else t for t in vars(job.task()).values()))
+    workload = Workload(16, 4, steps=3)
+    task = Task(*(t.double() if t.is_floating_point() else t for t in vars(workload.task()).values()))
     torch.manual_seed(0)
-    plain = plain_cnn4(5, job.image_shape, 4).double()
+    plain = plain_cnn4(5, workload.image_shape, 4).double()
     optimizer, _, _ = settled("maml")
     from benchmark import networks
 
-    optimizer.network = networks.create("cnn4", 5, job.image_shape, 4).double()
+    optimizer.network = networks.create("cnn4", 5, workload.image_shape, 4).double()
     optimizer.alpha = 0.01
     optimizer.adapted = tuple(name for name, _ in optimizer.network.named_parameters())
     with torch.no_grad():

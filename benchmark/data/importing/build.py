@@ -1,30 +1,29 @@
 """Importing: a source and a plan become one array and one index, or nothing at all.
 
 An importer (:mod:`benchmark.data.importing.formats`) looks at a source and says which classes there are, in which
-split, and where their images lie: a :class:`Plan`. Here the plan is carried out: images are decoded in parallel as they
-come, written to their places, and the set is made visible in one rename. Whatever goes wrong before that (a full disk,
-an interrupt, too many corrupt images) leaves the data folder as it was.
+split, and where their images lie: an :class:`ImportPlan`. Here the plan is carried out: images are decoded in parallel
+as they come, written to their places, and the set is made visible in one rename. Whatever goes wrong before that (a
+full disk, an interrupt, too many corrupt images) leaves the data folder as it was.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark.data.importing.decode import Job, Look, decode_all
+from benchmark.data.importing import ProgressCallback
+from benchmark.data.importing.decode import ImageFormat, QueuedImage, decode_all
 from benchmark.data.importing.sources import Source
 from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, write_index, writing
 from benchmark.errors import UserError
 
 MAX_BAD_SHARE = 0.01  # of images that cannot be decoded
-
-Progress = Callable[[int, int], None]  # images done, images known of so far
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class PlannedClass:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """What to import. ``parts`` are lists of classes that are carried out one after another (a pickle at a time)."""
 
     form: str  # which of the known forms the source has
-    look: Look
+    image_format: ImageFormat
     parts: Iterator[list[PlannedClass]]
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -57,10 +56,12 @@ class Imported:
     bad: list[tuple[str, str]]
 
 
-def build(plan: Plan, source: Source, root: Path, name: str, progress: Progress | None = None) -> Imported:
+def build(
+    plan: ImportPlan, source: Source, root: Path, name: str, progress: ProgressCallback | None = None
+) -> Imported:
     """Carry out a plan. Errors: :class:`UserError`, and nothing is left behind."""
     with writing(root, name) as folder:
-        writer = ArrayWriter(folder, plan.look.shape)
+        writer = ArrayWriter(folder, plan.image_format.shape)
         try:
             classes, bad, total = _write_parts(plan, source, writer, progress)
             classes = _without(classes, {position for position, _, _ in bad}, total, source, bad)
@@ -69,11 +70,11 @@ def build(plan: Plan, source: Source, root: Path, name: str, progress: Progress 
                 "source": source.path.name,
                 "source_hash": source.fingerprint(),
                 "form": plan.form,
-                "image": {**asdict(plan.look), "resize": "Lanczos"},
+                "image": {**asdict(plan.image_format), "resize": "Lanczos"},
                 **plan.info,
                 "skipped": sorted(f"{image}: {reason}" for _, image, reason in bad),
             }
-            write_index(folder, name, array, pixels, classes, image_shape=list(plan.look.shape), info=info)
+            write_index(folder, name, array, pixels, classes, image_shape=list(plan.image_format.shape), info=info)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
@@ -89,7 +90,7 @@ Bad = list[tuple[int, str, str]]  # position, name, reason
 
 
 def _write_parts(
-    plan: Plan, source: Source, writer: ArrayWriter, progress: Progress | None
+    plan: ImportPlan, source: Source, writer: ArrayWriter, progress: ProgressCallback | None
 ) -> tuple[list[ClassInfo], Bad, int]:
     classes: list[ClassInfo] = []
     bad: Bad = []
@@ -98,7 +99,7 @@ def _write_parts(
         first = total
         classes += [ClassInfo(c.name, c.split, len(c.images)) for c in part]
         total += sum(len(c.images) for c in part)
-        for positions, images, failed in decode_all(_jobs(part, source, first), plan.look):
+        for positions, images, failed in decode_all(_queue(part, source, first), plan.image_format):
             for start, stop in _runs(positions):
                 writer.write(positions[start], images[start:stop])
             bad += failed
@@ -118,7 +119,7 @@ def _runs(positions: list[int]) -> Iterator[tuple[int, int]]:
             start = i
 
 
-def _jobs(part: list[PlannedClass], source: Source, first: int) -> Iterator[Job]:
+def _queue(part: list[PlannedClass], source: Source, first: int) -> Iterator[QueuedImage]:
     """Every image of a part with its position; files in the order in which the source reads them best."""
     wanted: dict[str, int] = {}
     position = first

@@ -22,7 +22,7 @@ CHUNK = 64  # images handed to a thread at once
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageFormat:
     """What an image becomes: ``channels`` (1 or 3), ``size`` (H = W), ``invert`` for dark ink on white paper, and
     ``margin``: resize to ``size + margin`` first, then keep the centre.
     """
@@ -40,22 +40,26 @@ class Look:
 Payload = bytes | np.ndarray | Exception  # an encoded image; uint8 [H, W], [H, W, C] decoded or [n] encoded; or why not
 
 
-def decode(payload: Payload, look: Look) -> np.ndarray:
-    """One image, uint8 ``look.shape``. Errors: ValueError says why it is none."""
+def decode(payload: Payload, image_format: ImageFormat) -> np.ndarray:
+    """One image, uint8 ``image_format.shape``. Errors: ValueError says why it is none."""
     if isinstance(payload, Exception):
         raise ValueError(str(payload)) from payload
-    pixels = payload if isinstance(payload, np.ndarray) and payload.ndim > 1 else _decode_bytes(payload, look.channels)
+    pixels = (
+        payload
+        if isinstance(payload, np.ndarray) and payload.ndim > 1
+        else _decode_bytes(payload, image_format.channels)
+    )
     if isinstance(payload, np.ndarray) and payload.ndim == 2 and 1 in payload.shape:  # as cv2.imencode gives it, [n, 1]
-        pixels = _decode_bytes(payload.reshape(-1), look.channels)
+        pixels = _decode_bytes(payload.reshape(-1), image_format.channels)
     if pixels.dtype != np.uint8:
         raise ValueError(f"expected 8-bit pixels, got {pixels.dtype}")
-    pixels = _channels(pixels if pixels.ndim == 3 else pixels[..., None], look.channels)
-    pixels = _resize(pixels, look.size + look.margin)
-    if look.margin:
-        start = look.margin // 2
-        pixels = pixels[start : start + look.size, start : start + look.size]
+    pixels = _channels(pixels if pixels.ndim == 3 else pixels[..., None], image_format.channels)
+    pixels = _resize(pixels, image_format.size + image_format.margin)
+    if image_format.margin:
+        start = image_format.margin // 2
+        pixels = pixels[start : start + image_format.size, start : start + image_format.size]
     pixels = pixels.transpose(2, 0, 1)
-    return 255 - pixels if look.invert else pixels
+    return 255 - pixels if image_format.invert else pixels
 
 
 def _decode_bytes(payload: bytes | np.ndarray, channels: int) -> np.ndarray:
@@ -97,37 +101,39 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return resized if resized.ndim == 3 else resized[..., None]
 
 
-Job = tuple[int, str, Payload]  # position, name, image
+QueuedImage = tuple[int, str, Payload]  # position, name, image
 Done = tuple[list[int], np.ndarray, list[tuple[int, str, str]]]  # positions, [n, C, H, W], (position, name, reason)
 
 
-def _decode_chunk(jobs: list[Job], look: Look) -> Done:
-    images = np.zeros((len(jobs), *look.shape), np.uint8)
+def _decode_chunk(images_due: list[QueuedImage], image_format: ImageFormat) -> Done:
+    images = np.zeros((len(images_due), *image_format.shape), np.uint8)
     bad = []
-    for row, (position, name, payload) in enumerate(jobs):
+    for row, (position, name, payload) in enumerate(images_due):
         try:
-            images[row] = decode(payload, look)
+            images[row] = decode(payload, image_format)
         except ValueError as error:
             bad.append((position, name, str(error)))
-    return [position for position, _, _ in jobs], images, bad
+    return [position for position, _, _ in images_due], images, bad
 
 
-def decode_all(jobs: Iterable[Job], look: Look, workers: int | None = None) -> Iterator[Done]:
-    """Decode in parallel, a bounded number of chunks ahead; chunks come back in the order of ``jobs``."""
+def decode_all(
+    images_due: Iterable[QueuedImage], image_format: ImageFormat, workers: int | None = None
+) -> Iterator[Done]:
+    """Decode in parallel, a bounded number of chunks ahead; chunks come back in the order of ``images_due``."""
     workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[Done]] = deque()
-    chunk: list[Job] = []
+    chunk: list[QueuedImage] = []
     try:
-        for job in jobs:
-            chunk.append(job)
+        for image in images_due:
+            chunk.append(image)
             if len(chunk) == CHUNK:
-                pending.append(pool.submit(_decode_chunk, chunk, look))
+                pending.append(pool.submit(_decode_chunk, chunk, image_format))
                 chunk = []
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
         if chunk:
-            pending.append(pool.submit(_decode_chunk, chunk, look))
+            pending.append(pool.submit(_decode_chunk, chunk, image_format))
         while pending:
             yield pending.popleft().result()
     finally:

@@ -12,16 +12,16 @@ import http.client
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark.data.importing import ProgressCallback
 from benchmark.data.storage import held
 from benchmark.errors import UserError, nearest
 from benchmark.files import settle
 
 TIMEOUT_S = 30
 _BLOCK = 1 << 18
-Progress = Callable[[int, int], None]  # bytes here, bytes in all (0: not known)
 
 
 def addresses(name: str) -> dict[str, tuple[str, str]]:
@@ -45,7 +45,7 @@ def addresses(name: str) -> dict[str, tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def fetched(name: str, root: Path, progress: Progress | None = None) -> Iterator[Path]:
+def fetched(name: str, root: Path, progress: ProgressCallback | None = None) -> Iterator[Path]:
     """The downloaded file, or the folder of several; removed when the block ends well, kept to go on with when not."""
     files = addresses(name)
     folder = root / ".downloads" / Path(next(iter(files))).stem
@@ -56,7 +56,7 @@ def fetched(name: str, root: Path, progress: Progress | None = None) -> Iterator
         shutil.rmtree(folder)
 
 
-def download(url: str, path: Path, md5: str, progress: Progress | None = None) -> None:
+def download(url: str, path: Path, md5: str, progress: ProgressCallback | None = None) -> None:
     """Fetch ``url`` into ``path``, resuming ``path.part``. Errors: :class:`UserError`."""
     if path.is_file() and _md5(path) == md5:
         return
@@ -69,7 +69,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None) -
     settle(part, path)
 
 
-def _receive(url: str, part: Path, progress: Progress | None) -> None:
+def _receive(url: str, part: Path, progress: ProgressCallback | None) -> None:
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:

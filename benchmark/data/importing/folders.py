@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.importing.build import Plan, PlannedClass
-from benchmark.data.importing.decode import Look
+from benchmark.data.importing.build import ImportPlan, PlannedClass
+from benchmark.data.importing.decode import ImageFormat
 from benchmark.data.importing.formats import images_by
 from benchmark.data.importing.sources import BROKEN, Source
 from benchmark.data.storage import SPLITS
@@ -34,7 +34,7 @@ def folders(
     grey: bool = False,
     split_seed: int = 0,
     splits: Path | None = None,
-) -> Plan:
+) -> ImportPlan:
     """A plan for class folders. ``splits``: a JSON table split → class names, or a folder of ``train.txt`` etc."""
     groups = images_by(source, lambda name: name.rsplit("/", 1)[0])
     if not groups:
@@ -60,7 +60,7 @@ def folders(
         planned, how = _at_random(classes, split_seed, source), f"at random, seed {split_seed}"
     size = image_size or _first_size(planned[0].images, source)
     options = {"split": how, "image_size": size, "grey": grey}
-    return Plan("class folders", Look(1 if grey else 3, size), iter([planned]), {"options": options})
+    return ImportPlan("class folders", ImageFormat(1 if grey else 3, size), iter([planned]), {"options": options})
 
 
 def _common(names: list[str]) -> int:

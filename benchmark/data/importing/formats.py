@@ -1,8 +1,8 @@
 """The forms in which the field's data sets lie on people's disks, each recognised by what it holds.
 
-Every function looks at a source's file names, decides which form it is, and returns a
-:class:`benchmark.data.importing.build.Plan`. Files are put in order by name, so that the same data in two forms (an
-archive of pictures, a pickle with their file names) give the same array.
+Every function looks at a source's file names, decides which form it is, and returns an
+:class:`benchmark.data.importing.build.ImportPlan`. Files are put in order by name, so that the same data in two forms
+(an archive of pictures, a pickle with their file names) give the same array.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.data.importing import unpickle
-from benchmark.data.importing.build import Plan, PlannedClass
-from benchmark.data.importing.decode import IMAGE_SUFFIXES, Look
+from benchmark.data.importing.build import ImportPlan, PlannedClass
+from benchmark.data.importing.decode import IMAGE_SUFFIXES, ImageFormat
 from benchmark.data.importing.sources import Source, read_text, reading
 from benchmark.data.storage import SPLITS
 from benchmark.errors import UserError
@@ -111,7 +111,7 @@ def complete(found: Mapping[str, str], source: Source) -> bool:
     return bool(found)
 
 
-def split_pickles(source: Source, look: Look) -> Plan | None:
+def split_pickles(source: Source, image_format: ImageFormat) -> ImportPlan | None:
     """One pickle a split with ``data`` ``[N, H, W, 3]`` and ``labels``, as many repositories share their sets.
 
     Of miniImageNet's ``…_train_phase_{train,val,test}`` the last two hold other images of the training classes, kept
@@ -127,20 +127,22 @@ def split_pickles(source: Source, look: Look) -> Plan | None:
             names = {int(v): str(k) for k, v in (content.get("catname2label") or {}).items()}
             yield by_label(content["data"], content["labels"], names, split)
 
-    return Plan("split pickles (data, labels)", look, parts())
+    return ImportPlan("split pickles (data, labels)", image_format, parts())
 
 
-def cifar(source: Source, look: Look, lists: Lists, what: str) -> Plan:
+def cifar(source: Source, image_format: ImageFormat, lists: Lists, what: str) -> ImportPlan:
     """CIFAR-100 as torchvision's python pickles or as class folders (train and test together), or split pickles."""
-    if (plan := split_pickles(source, look)) is not None:
+    if (plan := split_pickles(source, image_format)) is not None:
         return plan
     metas = [name for name in source.sizes if name.rsplit("/", 1)[-1] == "meta"]
     for meta in metas:
         folder = meta[: -len("meta")]
         if folder + "train" in source.sizes and folder + "test" in source.sizes:
-            return Plan("CIFAR-100 python pickles", look, iter([_cifar_pickles(source, folder, lists, what)]))
+            return ImportPlan(
+                "CIFAR-100 python pickles", image_format, iter([_cifar_pickles(source, folder, lists, what)])
+            )
     groups = images_by(source, parent)
-    return Plan("class folders", look, iter([listed(groups, lists, source, what)]))
+    return ImportPlan("class folders", image_format, iter([listed(groups, lists, source, what)]))
 
 
 def _cifar_pickles(source: Source, folder: str, lists: Lists, what: str) -> list[PlannedClass]:
@@ -161,23 +163,23 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def omniglot(source: Source, look: Look) -> Plan:
+def omniglot(source: Source, image_format: ImageFormat) -> ImportPlan:
     """``images_background`` and ``images_evaluation`` / alphabet / character / 20 drawings, as zips or folders."""
 
     def label(name: str) -> str:
         return "/".join(name.split("/")[-3:-1])
 
     planned = listed(images_by(source, label), class_lists("omniglot"), source, "Omniglot (background and evaluation)")
-    return Plan("alphabet / character folders", look, iter([planned]))
+    return ImportPlan("alphabet / character folders", image_format, iter([planned]))
 
 
-def cub(source: Source, look: Look) -> Plan:
+def cub(source: Source, image_format: ImageFormat) -> ImportPlan:
     """``CUB_200_2011`` with ``images.txt`` (the images it lists, no others) or just its class folders."""
     lists = class_lists("cub")
     index = next((name for name in source.sizes if name.rsplit("/", 1)[-1] == "images.txt"), None)
     if index is None:
         planned = listed(images_by(source, parent), lists, source, "CUB-200-2011")
-        return Plan("class folders", look, iter([planned]))
+        return ImportPlan("class folders", image_format, iter([planned]))
     folder = index[: -len("images.txt")] + "images/"
     groups: dict[str, list[str]] = {}
     for line in read_text(source, index).splitlines():
@@ -188,7 +190,9 @@ def cub(source: Source, look: Look) -> Plan:
     if lost:
         raise UserError(f"images.txt lists {len(lost)} images that {source.path.name} does not have, first {lost[0]}")
     groups = {name: sorted(names) for name, names in groups.items()}
-    return Plan("CUB_200_2011 with images.txt", look, iter([listed(groups, lists, source, "CUB-200-2011")]))
+    return ImportPlan(
+        "CUB_200_2011 with images.txt", image_format, iter([listed(groups, lists, source, "CUB-200-2011")])
+    )
 
 
 def unique(planned: Iterable[PlannedClass], taken: set[str]) -> list[PlannedClass]:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmark.data.importing.build import Plan, PlannedClass
-from benchmark.data.importing.decode import Look
+from benchmark.data.importing.build import ImportPlan, PlannedClass
+from benchmark.data.importing.decode import ImageFormat
 from benchmark.data.importing.formats import (
     by_label,
     class_lists,
@@ -62,25 +62,25 @@ def csv_table(source: Source, found: dict[str, str]) -> Table:
     return table
 
 
-def mini_imagenet(source: Source, look: Look) -> Plan:
+def mini_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
     """Cache pickles, split pickles, CSVs with images, an ILSVRC2012 tree, or synset folders: whichever it is."""
     caches = pick(source, r"mini-imagenet-cache-(train|val|test)\.(?:pkl|pickle)")
     if complete(caches, source):
-        return Plan("mini-imagenet-cache pickles", look, _caches(source, caches))
-    if (plan := split_pickles(source, look)) is not None:
+        return ImportPlan("mini-imagenet-cache pickles", image_format, _caches(source, caches))
+    if (plan := split_pickles(source, image_format)) is not None:
         return plan
     csvs = pick(source, r"(train|val|test)\.csv")
     table = csv_table(source, csvs) if complete(csvs, source) else official_table()
     synsets = {synset for names in table.values() for synset in names}
     folders = {synset: names for synset, names in images_by(source, parent).items() if synset in synsets}
     if not folders:
-        return Plan("CSVs and images", look, iter([_flat(source, table)]))
+        return ImportPlan("CSVs and images", image_format, iter([_flat(source, table)]))
     if any(_is_ilsvrc(names) for names in folders.values()):
         lists = {split: list(names) for split, names in table.items()}
         whole = listed(folders, lists, source, "miniImageNet")
-        return Plan("ILSVRC2012 tree, cut by the CSVs", look, iter([_cut(whole, table, source)]))
+        return ImportPlan("ILSVRC2012 tree, cut by the CSVs", image_format, iter([_cut(whole, table, source)]))
     lists = {split: list(names) for split, names in table.items()}
-    return Plan("synset folders", look, iter([listed(folders, lists, source, "miniImageNet")]))
+    return ImportPlan("synset folders", image_format, iter([listed(folders, lists, source, "miniImageNet")]))
 
 
 def _is_ilsvrc(names: list[str]) -> bool:
@@ -134,16 +134,16 @@ def _cut(whole: list[PlannedClass], table: Table, source: Source) -> list[Planne
     return cut
 
 
-def tiered_imagenet(source: Source, look: Look) -> Plan:
+def tiered_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
     """``{split}_images_png.pkl`` with ``{split}_labels.pkl``, or synset folders (an ILSVRC2012 tree among them)."""
     images = pick(source, r"(?:.*-)?(train|val|test)_images_png\.pkl")
     if complete(images, source):
         labels = pick(source, r"(?:.*-)?(train|val|test)_labels\.pkl")
         if not complete(labels, source):
             raise UserError(f"{source.path.name} has {images['train']} but no train_labels.pkl beside it")
-        return Plan("PNG pickles", look, _png_pickles(source, images, labels))
+        return ImportPlan("PNG pickles", image_format, _png_pickles(source, images, labels))
     planned = listed(images_by(source, parent), class_lists("tieredimagenet"), source, "tieredImageNet")
-    return Plan("synset folders", look, iter([planned]))
+    return ImportPlan("synset folders", image_format, iter([planned]))
 
 
 def _png_pickles(source: Source, images: dict[str, str], labels: dict[str, str]) -> Iterator[list[PlannedClass]]:

@@ -19,7 +19,7 @@ from benchmark.report.claims import geometry, trace
 from benchmark.report.claims.verdict import FAILS, HOLDS, UNKNOWN, Check, join
 from benchmark.report.findings import Findings
 from benchmark.report.formats import escape_markdown, markdown_table
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import MINIIMAGENET, method_title
 from benchmark.report.table import Place
@@ -111,7 +111,7 @@ STATEMENTS = {
 """Key → (statement, how it is measured)."""
 
 
-def judge(groups: Sequence[Group], pairs: pd.DataFrame, findings: Findings) -> list[Claim]:
+def judge(groups: Sequence[TableGroup], pairs: pd.DataFrame, findings: Findings) -> list[Claim]:
     """Every claim with all its checks on these results."""
     checks: dict[str, list[Check]] = {key: [] for key in STATEMENTS}
     for group in groups:

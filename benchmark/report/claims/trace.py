@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmark import statistics
 from benchmark.report.cell import Cell
-from benchmark.report.claims.verdict import FAILS, HOLDS, UNKNOWN, Check, below, told
+from benchmark.report.claims.verdict import FAILS, HOLDS, UNKNOWN, Check, below, format_difference
 from benchmark.statistics import Paired
 
 MIRROR = ("md", "md-released", "md-convex")
@@ -84,8 +84,8 @@ def against(where: str, cell: Cell, others: Sequence[Cell], column: str, feature
     """Whether `feature` of `cell` lies below that of every one of `others`."""
     results = {other.label: difference(cell, other, column, feature) for other in others}
     worst = max(results.items(), key=lambda item: item[1].mean)
-    evidence = "; ".join(told(name, result) for name, result in results.items())
-    return Check(where, cell.label, below(results.values()), told(*worst), evidence)
+    evidence = "; ".join(format_difference(name, result) for name, result in results.items())
+    return Check(where, cell.label, below(results.values()), format_difference(*worst), evidence)
 
 
 def ending(where: str, cell: Cell, others: Sequence[Cell]) -> Check:

@@ -34,7 +34,7 @@ def below(results: Iterable[Paired]) -> str:
     return HOLDS if found and all(result.high < 0 for result in found) else UNKNOWN
 
 
-def told(name: str, result: Paired) -> str:
+def format_difference(name: str, result: Paired) -> str:
     """``vs MAML −0.31 [−0.33, −0.29]``."""
     return f"vs {name} {result.mean:+.3g} [{result.low:+.3g}, {result.high:+.3g}]"
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmark.files import write_atomic
 from benchmark.report.cell import Cell
-from benchmark.report.figures.style import GUIDE, Look, looks
-from benchmark.report.group import Group
+from benchmark.report.figures.style import GUIDE, LineStyle, looks
+from benchmark.report.group import TableGroup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,12 @@ def shown(label: str, longest: int = 30) -> str:
     return cut.replace("$", r"\$")
 
 
-def place(group: Group, shots: int) -> str:
+def place(group: TableGroup, shots: int) -> str:
     """``5-way 1-shot CIFAR-FS, controlled recipe``."""
     return f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
 
 
-def stem(kind: str, group: Group, shots: int) -> str:
+def stem(kind: str, group: TableGroup, shots: int) -> str:
     return f"{kind}-{slug(group.title)}-{group.ways}way-{shots}shot-{slug(group.recipe)}"
 
 
@@ -95,7 +95,7 @@ def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
         figure.legend(list(entries.values()), names, loc="outside lower center", ncols=min(4, len(entries)))
 
 
-def fig1(group: Group, shots: int) -> Drawing | None:
+def fig1(group: TableGroup, shots: int) -> Drawing | None:
     """Fig. 1 (a) support nll and (b) ‖∇L_S‖₂ against the inner step k; None where no run recorded a trace."""
     from matplotlib.figure import Figure
 
@@ -130,7 +130,7 @@ def _told(cell: Cell) -> str:
     return " ".join(parts).rstrip(";") + "."
 
 
-def _curves(axis: Axes, cells: Iterable[Cell], column: str, styles: dict[str, Look]) -> None:
+def _curves(axis: Axes, cells: Iterable[Cell], column: str, styles: dict[str, LineStyle]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     horizons = set()

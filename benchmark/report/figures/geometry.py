@@ -31,7 +31,7 @@ def geometry(findings: Findings) -> Drawing | None:
     styles = looks([(method, method_title(method)) for method in methods])
     figure = Figure(figsize=(1.6 + 2.1 * len(taken), 1.3 + 0.3 * len(methods)), layout="constrained")
     axes: Any = figure.subplots(1, len(taken), squeeze=False)[0]
-    told = []
+    sentences = []
     for axis, (column, title, scale) in zip(axes, taken, strict=True):
         for place, method in enumerate(methods):
             look = styles[method_title(method)]
@@ -44,7 +44,7 @@ def geometry(findings: Findings) -> Drawing | None:
                     value, place, marker="o", markersize=6, color=look.color, linestyle="none",
                     markerfacecolor=look.color if trained else "white",
                 )  # fmt: skip
-                told.append(f"{method_title(method)}, {row['stage'] or 'unknown stage'}: {column} {value:.3g}.")
+                sentences.append(f"{method_title(method)}, {row['stage'] or 'unknown stage'}: {column} {value:.3g}.")
         if column in ("least", "asymmetry", "cosine"):
             axis.axvline(0, color=GUIDE, linewidth=0.9, zorder=0)
         if scale == "log" or (scale == "symlog" and table[column].abs().max() > 100):
@@ -55,6 +55,6 @@ def geometry(findings: Findings) -> Drawing | None:
         "geometry",
         "Geometry of the update as verify measured it: open at the start, filled for trained checkpoints. Left of zero "
         "in the first panel a map is not monotone; right of zero in the second it is the gradient of nothing.",
-        "Dot chart of the geometry of each method's update. " + " ".join(told),
+        "Dot chart of the geometry of each method's update. " + " ".join(sentences),
         figure,
     )

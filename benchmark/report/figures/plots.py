@@ -13,9 +13,9 @@ import pandas as pd
 
 from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.figures.draw import Drawing, legend_below, name_lines, shown, slug
-from benchmark.report.figures.style import GUIDE, Look, looks
+from benchmark.report.figures.style import GUIDE, LineStyle, looks
 from benchmark.report.findings import Findings
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import method_title
 
@@ -26,7 +26,7 @@ BINS = 60
 """Points of a training curve: each the mean over as many iterations as it takes."""
 
 
-def draw(group: Group, pairs: pd.DataFrame, findings: Findings) -> Iterator[Drawing]:
+def draw(group: TableGroup, pairs: pd.DataFrame, findings: Findings) -> Iterator[Drawing]:
     """Every figure of this module that `group` gives."""
     styles = looks([(row.method, row.label) for row in group.rows])
     for drawing in (
@@ -39,11 +39,11 @@ def draw(group: Group, pairs: pd.DataFrame, findings: Findings) -> Iterator[Draw
             yield drawing
 
 
-def _name(kind: str, group: Group) -> str:
+def _name(kind: str, group: TableGroup) -> str:
     return f"{kind}-{slug(group.title)}-{group.ways}way-{slug(group.recipe)}"
 
 
-def _where(group: Group) -> str:
+def _where(group: TableGroup) -> str:
     return f"{group.ways}-way {group.title}, {group.recipe} recipe"
 
 
@@ -58,7 +58,7 @@ def _unit(cells: Sequence[Cell]) -> str:
     return "loss" if any(cell.metric == "nll" for cell in cells) else "accuracy, %"
 
 
-def curves(group: Group, styles: dict[str, Look]) -> Drawing | None:
+def curves(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | None:
     """Query loss of the meta-steps (binned) and meta-validation accuracy against iterations, mean over seeds."""
     kept = [shots for shots in group.shots if any(_tables(cell, "training") for cell in group.cells(shots))]
     if not kept:
@@ -113,7 +113,7 @@ def _mean_curve(tables: Sequence[pd.DataFrame], column: str) -> pd.Series | None
     return joined.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan) if len(joined) else None
 
 
-def pareto(group: Group, findings: Findings, styles: dict[str, Look]) -> Drawing | None:
+def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) -> Drawing | None:
     """Accuracy against cost: an inner step where it was timed, else the wall time of a meta-step in training."""
     timed = findings.step_cost
     if {row.method for row in group.rows} - {FLOOR, *timed.index}:
@@ -130,7 +130,7 @@ def pareto(group: Group, findings: Findings, styles: dict[str, Look]) -> Drawing
         return None
     figure, axes = _panels(len(kept))
     unit = "inner step, ms" if len(timed) else "meta-step in training, ms"
-    told = []
+    sentences = []
     for axis, shots in zip(axes[0], kept, strict=True):
         cells = [cell for cell in group.cells(shots) if cell in costs]
         front: list[tuple[float, float]] = []
@@ -144,7 +144,7 @@ def pareto(group: Group, findings: Findings, styles: dict[str, Look]) -> Drawing
             )  # fmt: skip
             if not front or sign * score.mean > sign * front[-1][1]:
                 front.append((costs[cell], score.mean))
-                told.append(f"{cell.label} {shots}-shot {score.mean:.1f} at {costs[cell]:.3g} ms.")
+                sentences.append(f"{cell.label} {shots}-shot {score.mean:.1f} at {costs[cell]:.3g} ms.")
         axis.step(*zip(*front, strict=True), where="post", color=GUIDE, linewidth=0.9, zorder=0)
         axis.set(title=f"{shots}-shot", xlabel=unit, ylabel=_unit(cells))
         spent = [costs[cell] for cell in cells]
@@ -159,19 +159,19 @@ def pareto(group: Group, findings: Findings, styles: dict[str, Look]) -> Drawing
         _name("pareto", group),
         f"Accuracy against cost, {_where(group)}: 95 % intervals over tasks; the line joins the methods that none "
         "beats at their cost. " + ("" if len(timed) else "Wall times of runs on different machines do not compare."),
-        f"Scatter chart of accuracy against cost for {_where(group)}. On the front: " + " ".join(told),
+        f"Scatter chart of accuracy against cost for {_where(group)}. On the front: " + " ".join(sentences),
         figure,
     )
 
 
-def distribution(group: Group, styles: dict[str, Look]) -> Drawing | None:
+def distribution(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | None:
     """How accuracy spreads over tasks: median, quartiles, 5th and 95th percentile, and the mean."""
     kept = [shots for shots in group.shots if any(cell.score for cell in group.cells(shots))]
     if not kept:
         return None
     rows = [row for row in group.rows if any(cell.score for cell in row.cells.values())]
     figure, axes = _panels(len(kept), height=1.2 + 0.28 * len(rows))
-    told = []
+    sentences = []
     for axis, shots in zip(axes[0], kept, strict=True):
         for place, row in enumerate(rows):
             cell = row.cells.get(shots)
@@ -184,19 +184,19 @@ def distribution(group: Group, styles: dict[str, Look]) -> Drawing | None:
             axis.barh(place, third - first, left=first, height=0.55, color=look.color, alpha=0.35, linewidth=0)
             axis.plot([median, median], [place - 0.27, place + 0.27], color=look.color, linewidth=1.8)
             axis.plot(cell.score.mean, place, marker="o", color="white", markeredgecolor=look.color, markersize=4.5)
-            told.append(f"{row.label} {shots}-shot: median {median:.1f}, quartiles {first:.1f} to {third:.1f}.")
+            sentences.append(f"{row.label} {shots}-shot: median {median:.1f}, quartiles {first:.1f} to {third:.1f}.")
         axis.set(title=f"{shots}-shot", xlabel=f"{_unit(group.cells(shots))} on one task")
     name_lines(axes[0], [row.label for row in rows])
     return Drawing(
         _name("tasks", group),
         f"Spread over tasks, {_where(group)}: bar from the first to the third quartile with the median, line from the "
         "5th to the 95th percentile, circle at the mean.",
-        f"Box chart over test tasks for {_where(group)}. " + " ".join(told),
+        f"Box chart over test tasks for {_where(group)}. " + " ".join(sentences),
         figure,
     )
 
 
-def differences(group: Group, pairs: pd.DataFrame, styles: dict[str, Look]) -> Drawing | None:
+def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineStyle]) -> Drawing | None:
     """Paired difference of every row to one reference row (MAML where it is there) with its bootstrap interval."""
     found: dict[int, list[tuple[str, float, float, float, bool]]] = {}
     labels = [row.label for row in group.rows if row.method != FLOOR]
@@ -216,7 +216,7 @@ def differences(group: Group, pairs: pd.DataFrame, styles: dict[str, Look]) -> D
         return None
     names = [label for label in labels if any(entry[0] == label for entries in found.values() for entry in entries)]
     figure, axes = _panels(len(found), height=1.2 + 0.28 * len(names))
-    told = []
+    sentences = []
     for axis, (shots, entries) in zip(axes[0], found.items(), strict=True):
         axis.axvline(0, color=GUIDE, linewidth=0.9, zorder=0)
         for label, mean, low, high, significant in entries:
@@ -226,7 +226,7 @@ def differences(group: Group, pairs: pd.DataFrame, styles: dict[str, Look]) -> D
                 mean, line, marker=look.marker, markersize=6, color=look.color,
                 markerfacecolor=look.color if significant or look.marker == "x" else "white",
             )  # fmt: skip
-            told.append(f"{label} {shots}-shot {mean:+.2f}, interval {low:+.2f} to {high:+.2f}.")
+            sentences.append(f"{label} {shots}-shot {mean:+.2f}, interval {low:+.2f} to {high:+.2f}.")
         unit = "points" if _unit(group.cells(shots)) != "loss" else "loss"
         axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {unit}")
     name_lines(axes[0], names)
@@ -234,6 +234,6 @@ def differences(group: Group, pairs: pd.DataFrame, styles: dict[str, Look]) -> D
         _name("differences", group),
         f"Paired differences to {reference}, {_where(group)}: mean over common tasks with 95 % bootstrap intervals. "
         "Filled: beyond chance after Holm's correction; open: not.",
-        f"Interval chart of paired differences to {reference} for {_where(group)}. " + " ".join(told),
+        f"Interval chart of paired differences to {reference} for {_where(group)}. " + " ".join(sentences),
         figure,
     )

@@ -15,7 +15,7 @@ from benchmark.report.published import TITLES
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """Colour, dash pattern and marker of one row."""
 
     color: str
@@ -24,20 +24,20 @@ class Look:
 
 
 KNOWN = {
-    "pixels": Look("#6b6b6b", (0, (1, 2)), "x"),
-    "maml": Look("#000000", "solid", "o"),
-    "metasgd": Look("#0072b2", (0, (5, 1.5)), "s"),
-    "mtnet": Look("#cc79a7", (0, (1, 1)), "v"),
-    "warpgrad": Look("#a07c00", (0, (3, 1, 1, 1)), "P"),
-    "metacurvature": Look("#009e73", (0, (7, 1.5, 1.5, 1.5)), "^"),
-    "metakfo": Look("#3c8fc4", (0, (3, 1, 1, 1, 1, 1)), "X"),
-    "ecml": Look("#7a5195", (0, (2, 1)), "<"),
-    "md": Look("#d55e00", "solid", "D"),
-    "md-released": Look("#9b4400", (0, (4, 1, 1, 1)), "d"),
-    "md-convex": Look("#e69f00", (0, (6, 1)), "*"),
+    "pixels": LineStyle("#6b6b6b", (0, (1, 2)), "x"),
+    "maml": LineStyle("#000000", "solid", "o"),
+    "metasgd": LineStyle("#0072b2", (0, (5, 1.5)), "s"),
+    "mtnet": LineStyle("#cc79a7", (0, (1, 1)), "v"),
+    "warpgrad": LineStyle("#a07c00", (0, (3, 1, 1, 1)), "P"),
+    "metacurvature": LineStyle("#009e73", (0, (7, 1.5, 1.5, 1.5)), "^"),
+    "metakfo": LineStyle("#3c8fc4", (0, (3, 1, 1, 1, 1, 1)), "X"),
+    "ecml": LineStyle("#7a5195", (0, (2, 1)), "<"),
+    "md": LineStyle("#d55e00", "solid", "D"),
+    "md-released": LineStyle("#9b4400", (0, (4, 1, 1, 1)), "d"),
+    "md-convex": LineStyle("#e69f00", (0, (6, 1)), "*"),
 }
 SPARE = [
-    Look(color, dashes, marker)
+    LineStyle(color, dashes, marker)
     for marker, color, dashes in (
         ("h", "#0072b2", (0, (1, 1))),
         ("p", "#009e73", (0, (2, 1))),
@@ -74,9 +74,9 @@ RC: Any = {
 }
 
 
-def looks(rows: Sequence[tuple[str, str]]) -> dict[str, Look]:
+def looks(rows: Sequence[tuple[str, str]]) -> dict[str, LineStyle]:
     """Label → look for (method, label) pairs. Variants of a method keep its colour and take spare dashes and marks."""
-    chosen: dict[str, Look] = {}
+    chosen: dict[str, LineStyle] = {}
     seen: dict[str, int] = {}
     strangers = [method for method in dict.fromkeys(method for method, _ in rows) if method not in TITLES]
     for method, label in rows:
@@ -84,7 +84,7 @@ def looks(rows: Sequence[tuple[str, str]]) -> dict[str, Look]:
         turn = seen.get(method, 0)
         seen[method] = turn + 1
         spare = SPARE[(turn - 1) % len(SPARE)]
-        chosen[label] = base if turn == 0 else Look(base.color, spare.dashes, spare.marker)
+        chosen[label] = base if turn == 0 else LineStyle(base.color, spare.dashes, spare.marker)
     return chosen
 
 

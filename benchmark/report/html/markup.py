@@ -13,7 +13,7 @@ from benchmark.report.figures.draw import Drawing
 
 
 @dataclass(frozen=True)
-class Entry:
+class HtmlCell:
     """One place of a table: its text, the value that it is sorted by (full precision), and its class."""
 
     text: str
@@ -21,38 +21,38 @@ class Entry:
     style: str = ""
 
 
-def number(value: float | None, shown: str | None = None, style: str = "") -> Entry:
+def number(value: float | None, shown: str | None = None, style: str = "") -> HtmlCell:
     """A number, shown rounded, kept whole; an unknown one sorts last."""
     if value is None or not math.isfinite(value):
-        return Entry("–" if shown is None else shown, "", f"number {style}".strip())
-    return Entry(f"{value:g}" if shown is None else shown, float(value), f"number {style}".strip())
+        return HtmlCell("–" if shown is None else shown, "", f"number {style}".strip())
+    return HtmlCell(f"{value:g}" if shown is None else shown, float(value), f"number {style}".strip())
 
 
-def words(text: str, style: str = "") -> Entry:
+def words(text: str, style: str = "") -> HtmlCell:
     """A text."""
-    return Entry(text, None, f"text {style}".strip())
+    return HtmlCell(text, None, f"text {style}".strip())
 
 
 def table(
     caption: str,
     header: Sequence[str],
-    body: Sequence[Sequence[Entry]],
+    body: Sequence[Sequence[HtmlCell]],
     *,
     name: str,
     sortable: bool = True,
     style: str = "",
     titled: bool = False,
 ) -> str:
-    """A table with a caption and scoped headers; the first entry of each line is its row header.
+    """A table with a caption and scoped headers; the first cell of each line is its row header.
 
     `titled`: a heading above says the same, the caption is for screen readers alone.
     """
-    first_line = body[0] if body else [Entry("", None, "text")] * len(header)
+    first_line = body[0] if body else [HtmlCell("", None, "text")] * len(header)
     heads = "".join(
-        f'<th scope="col"{_class("text" if place == 0 or "text" in entry.style else "")}>'
+        f'<th scope="col"{_class("text" if place == 0 or "text" in cell.style else "")}>'
         + (f'<button type="button">{escape(text)}</button>' if sortable else escape(text))
         + "</th>"
-        for place, (text, entry) in enumerate(zip(header, first_line, strict=True))
+        for place, (text, cell) in enumerate(zip(header, first_line, strict=True))
     )
     lines = []
     for line in body:
@@ -69,19 +69,19 @@ def table(
     )
 
 
-def _text(entry: Entry) -> str:
+def _text(cell: HtmlCell) -> str:
     """Its text; a number keeps its interval on its line."""
-    return escape(entry.text.replace(" ± ", "\u00a0±\u00a0"))
+    return escape(cell.text.replace(" ± ", "\u00a0±\u00a0"))
 
 
 def _class(names: str) -> str:
     return f' class="{escape(names)}"' if names else ""
 
 
-def _value(entry: Entry) -> str:
-    if entry.value is None:
+def _value(cell: HtmlCell) -> str:
+    if cell.value is None:
         return ""
-    shown = repr(entry.value) if isinstance(entry.value, float) else str(entry.value)
+    shown = repr(cell.value) if isinstance(cell.value, float) else str(cell.value)
     return f' data-value="{escape(shown)}"'
 
 

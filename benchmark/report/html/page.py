@@ -23,9 +23,9 @@ from benchmark.report import pairs, table, tuning, words
 from benchmark.report.claims.judge import Claim
 from benchmark.report.claims.verdict import FAILS, HOLDS
 from benchmark.report.figures.draw import Drawing
-from benchmark.report.group import Group
+from benchmark.report.group import TableGroup
 from benchmark.report.html import markup
-from benchmark.report.html.markup import Entry
+from benchmark.report.html.markup import HtmlCell
 from benchmark.report.listing import records
 from benchmark.runs.store import Run
 
@@ -38,7 +38,7 @@ class Content:
     """Everything that the page shows."""
 
     runs: Sequence[Run]
-    groups: Sequence[Group]
+    groups: Sequence[TableGroup]
     pairs: pd.DataFrame
     claims: Sequence[Claim]
     drawings: Sequence[Drawing]
@@ -98,8 +98,8 @@ def answer(content: Content) -> str:
     box = f'<div class="warnings" role="note"><strong>Before you believe a number</strong>{warned}</div>'
     verdicts = [
         [
-            Entry(claim.statement),
-            Entry(claim.verdict, None, f"text {STYLES.get(claim.verdict, 'unknown')}"),
+            HtmlCell(claim.statement),
+            HtmlCell(claim.verdict, None, f"text {STYLES.get(claim.verdict, 'unknown')}"),
             markup.words(claim.summary),
         ]
         for claim in content.claims
@@ -110,20 +110,20 @@ def answer(content: Content) -> str:
     return (markup.bullets(lines) if lines else "") + (box if content.warnings else "") + summary
 
 
-def table_1(groups: Sequence[Group], step_ms: Mapping[str, float]) -> str:
+def table_1(groups: Sequence[TableGroup], step_ms: Mapping[str, float]) -> str:
     """One sortable table for each data set and number of ways, its notes below it."""
     parts = []
     for index, one in enumerate(table.tables(groups, step_ms)):
         header, body = table.grid(one)
         lines = [
-            [Entry(line[0].text), *(markup.number(p.value, p.text, "best" if p.best else "") for p in line[1:])]
+            [HtmlCell(line[0].text), *(markup.number(p.value, p.text, "best" if p.best else "") for p in line[1:])]
             for line in body
         ]
         parts.append(markup.heading(3, one.title))
         parts.append(markup.table(one.title, header, lines, name=f"table1-{index}", titled=True))
         seeded = table.seeds_grid(one)
         if seeded:
-            lines = [[Entry(first), *(markup.words(each) for each in rest)] for first, *rest in seeded[1]]
+            lines = [[HtmlCell(first), *(markup.words(each) for each in rest)] for first, *rest in seeded[1]]
             parts.append(markup.table(f"{one.title}: over seeds", seeded[0], lines, name=f"seeds-{index}"))
         parts.append(markup.bullets(table.notes(one), "notes"))
     return "".join(parts)
@@ -139,7 +139,7 @@ def matrices(content: Content) -> str:
             continue
         where = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
         lines = [
-            [Entry(label), *(markup.number(place[0], pairs.entry(*place), place[1]) for place in line)]
+            [HtmlCell(label), *(markup.number(place[0], pairs.entry(*place), place[1]) for place in line)]
             for label, line in zip(labels, body, strict=True)
         ]
         parts.append(markup.heading(3, where))
@@ -153,7 +153,7 @@ def matrices(content: Content) -> str:
         for _, row in pairs.select(content.pairs, group, shots).iterrows():
             rows.append(
                 [
-                    Entry(f"{row['a']} − {row['b']}"),
+                    HtmlCell(f"{row['a']} − {row['b']}"),
                     markup.number(row["difference"], f"{row['difference']:+.2f}"),
                     markup.number(row["low"], f"[{row['low']:+.2f}, {row['high']:+.2f}]"),
                     markup.number(row["p"], pairs.p_text(row["p"])),
@@ -182,9 +182,9 @@ def claims(found: Sequence[Claim]) -> str:
         if claim.checks:
             body = [
                 [
-                    Entry(check.where),
+                    HtmlCell(check.where),
                     markup.words(check.subject),
-                    Entry(check.verdict, None, f"text {STYLES.get(check.verdict, 'unknown')}"),
+                    HtmlCell(check.verdict, None, f"text {STYLES.get(check.verdict, 'unknown')}"),
                     markup.words(check.number),
                     markup.words(check.evidence),
                 ]
@@ -196,11 +196,11 @@ def claims(found: Sequence[Claim]) -> str:
     return "".join(parts)
 
 
-def tuned(groups: Sequence[Group]) -> str:
+def tuned(groups: Sequence[TableGroup]) -> str:
     """What was chosen for tuned rows, and from how many trials."""
     parts = []
     for index, (title, lines) in enumerate(tuning.grids(groups)):
-        body = [[Entry(first), *(markup.words(each) for each in rest)] for first, *rest in lines]
+        body = [[HtmlCell(first), *(markup.words(each) for each in rest)] for first, *rest in lines]
         parts.append(markup.heading(3, title))
         parts.append(markup.table(title, tuning.HEADER, body, name=f"tuning-{index}", titled=True))
     return "".join(parts) + markup.paragraph(tuning.NOTE, "notes")
@@ -211,7 +211,7 @@ def run_list(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     header, body = records(runs)
-    lines = [[Entry(str(first)), *(_entry(value) for value in rest)] for first, *rest in body]
+    lines = [[HtmlCell(str(first)), *(_cell(value) for value in rest)] for first, *rest in body]
     parts = [markup.table("All runs", header, lines, name="run-list")]
     for run in runs:
         inside = markup.heading(3, "Command") + f"<pre>{markup.escape(shlex.join(map(str, run.command)))}</pre>"
@@ -225,7 +225,7 @@ def run_list(runs: Sequence[Run]) -> str:
     return "".join(parts)
 
 
-def _entry(value: object) -> Entry:
+def _cell(value: object) -> HtmlCell:
     if isinstance(value, float):
         return markup.number(value, f"{value:,.2f}" if math.isfinite(value) else words.NONE)
     return markup.number(value, f"{value:,}") if isinstance(value, int) else markup.words(str(value))
