@@ -23,7 +23,7 @@ from benchmark.errors import UserError
 from benchmark.evaluate import measure, measure_floor
 from benchmark.recipes import FLOOR
 from benchmark.runs import checkpoints, store
-from benchmark.runs.assembly import build, is_out_of_memory
+from benchmark.runs.assembly import build, is_out_of_memory, shown_card
 from benchmark.runs.environment import choose_device, environment
 from benchmark.runs.progress import Reporter
 from benchmark.runs.store import RunDirectory
@@ -116,6 +116,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
                 where,
                 list(context.command),
                 tuning=origin,
+                card=shown_card(spec),
                 patience_s=SHARED_PATIENCE_S if context.shared else patience_s,
             )
             try:

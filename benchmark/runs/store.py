@@ -3,8 +3,8 @@
 ::
 
     results/<run name>/
-        spec.json         the resolved spec, the environment it ran in, the command that made it, and for the recipe
-                          tuned which tuning its values come from
+        spec.json         the resolved spec, the environment it ran in, the command that made it, what the method's card
+                          says to a reader of results, and for the recipe tuned which tuning its values come from
         status.json       state, iteration, wall time, best checkpoint; rewritten as the run goes
         training.csv      iteration, loss                        (query loss of each meta-step)
         validation.csv    iteration, accuracy, accuracy_ci95, nll
@@ -98,6 +98,8 @@ class Run:
     schema: int = SCHEMA
     tuning: dict[str, Any] = field(default_factory=dict)
     """Where the values of the recipe tuned come from, see :meth:`benchmark.runs.tune.Tuning.record`; else empty."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """``title`` and ``reconstructed`` of the method's card; empty for the floor and in runs that are older."""
 
     @property
     def name(self) -> str:
@@ -181,7 +183,12 @@ def load_run(path: Path) -> Run:
     tuning = document.get("tuning", {})
     if not isinstance(tuning, dict):
         raise UserError(f"{file}: tuning must be a table")
-    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning)
+    card = document.get("card", {})
+    if not isinstance(card, dict) or not isinstance(title := card.get("title", ""), str) or not title.isprintable():
+        raise UserError(f"{file}: card must be a table whose title is a line of text")
+    if not isinstance(card.get("reconstructed", False), bool):
+        raise UserError(f"{file}: reconstructed in card must be true or false, got {card['reconstructed']!r}")
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning, card)
 
 
 def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:
@@ -265,12 +272,13 @@ class RunDirectory:
         command: list[str],
         *,
         tuning: dict[str, Any] | None = None,
+        card: dict[str, Any] | None = None,
         patience_s: float = 2.0,
     ) -> Iterator[None]:
         """Own the run: :class:`Held` if another process does for longer than `patience_s`.
 
-        Records spec, environment, command and tuning, removes what a killed process left half written, and gives a
-        folder of schema 1 its new name.
+        Records spec, environment, command, tuning and card, removes what a killed process left half written, and gives
+        a folder of schema 1 its new name.
         """
         with self._open_lock() as lock:
             deadline = time.monotonic() + patience_s
@@ -283,12 +291,12 @@ class RunDirectory:
                 left.unlink(missing_ok=True)
             before = self.run()
             if before is None:
-                self._write_spec(environment, command, tuning)
+                self._write_spec(environment, command, {"tuning": tuning, "card": card})
             elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
                 if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command, before.tuning)
+                    self._write_spec(before.environment, before.command, {"tuning": before.tuning, "card": before.card})
                 self.status = dict(before.status)
             yield
 
@@ -314,14 +322,14 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
 
-    def _write_spec(self, environment: dict[str, Any], command: list[str], tuning: dict[str, Any] | None) -> None:
+    def _write_spec(self, environment: dict[str, Any], command: list[str], tables: dict[str, Any]) -> None:
         document = {
             "schema": SCHEMA,
             "name": self.spec.name,
             "spec": self.spec.to_dict(),
             "environment": environment,
             "command": command,
-        } | ({"tuning": tuning} if tuning else {})
+        } | {name: table for name, table in tables.items() if table}
         write_json(self.path / "spec.json", document)
 
     def set_status(self, state: str, **values: Any) -> None:
