@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="RUN",
-        help="directories of trained runs whose learned geometry to measure",
+        help="directories of trained runs: their learned geometry, and what each estimator of the meta-gradient is off",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed here, too")
     add_results(parser)

@@ -82,9 +82,9 @@ def _of_group(group: TableGroup) -> Iterator[str]:
         missing.append(f"no run of {join(absent)}")
     if missing:
         yield f"missing rows: {'; '.join(missing)}."
-    marked = [row.label for row in group.rows if row.method in RECONSTRUCTED]
+    marked = [row.label for row in group.rows if row.reconstructed]
     if marked:
-        yield f"{join(marked)}: {RECONSTRUCTED['ecml']}."
+        yield f"{join(marked)}: {RECONSTRUCTED}."
 
 
 def _protocol(group: TableGroup, runs: Sequence[Run]) -> Iterator[str]:

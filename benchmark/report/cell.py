@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark import statistics
+from benchmark.report.published import RECONSTRUCTED_WITHOUT_CARD
 from benchmark.runs.store import Run
 from benchmark.statistics import Band, Interval
 
@@ -175,6 +176,11 @@ def trace(run: Run, column: str) -> NDArray[np.float64] | None:
     while f"{column}_{len(names)}" in table:
         names.append(f"{column}_{len(names)}")
     return table[names].to_numpy(dtype=np.float64) if names else None
+
+
+def is_reconstructed(run: Run) -> bool:
+    """Whether no public text settles the run's method."""
+    return bool(run.card.get("reconstructed", run.spec["method"] in RECONSTRUCTED_WITHOUT_CARD))
 
 
 def is_plain(run: Run) -> bool:

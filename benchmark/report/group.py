@@ -7,11 +7,13 @@ the same method appears with several settings, the knobs that differ become part
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, Cell, is_plain
-from benchmark.report.published import dataset_title, method_order, method_title
+from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, Cell, is_plain, is_reconstructed
+from benchmark.report.published import TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
 NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe"}
@@ -26,6 +28,8 @@ class Row:
     label: str
     plain: bool = True
     """Not one of the choices that make another method of it (which parameters adapt, an estimator but exact)."""
+    reconstructed: bool = False
+    """No public text settles the method."""
     cells: dict[int, Cell] = field(default_factory=dict)
 
 
@@ -77,22 +81,33 @@ def group_runs(runs: list[Run]) -> list[TableGroup]:
     for run in (each for each in runs if not each.is_trial):
         key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
         split.setdefault(key, []).append(run)
-    return [TableGroup(*key, _rows(members)) for key, members in sorted(split.items())]
+    names = _names(runs)
+    return [TableGroup(*key, _rows(members, names)) for key, members in sorted(split.items())]
 
 
-def _rows(runs: list[Run]) -> tuple[Row, ...]:
-    labels = _labels(runs)
+def _names(runs: list[Run]) -> dict[str, str]:
+    """Method → what readers call it: as published, else by its card's title, short, where no other has that name."""
+    found: dict[str, str] = {}
+    for run in runs:
+        if run.card.get("title") and run.spec["method"] not in TITLES:
+            found[str(run.spec["method"])] = run.card["title"].partition(" (")[0].strip()
+    known = Counter([*TITLES.values(), *{str(run.spec["method"]) for run in runs}, *found.values()])
+    return {method: name for method, name in found.items() if name and known[name] == 1 + (name == method)}
+
+
+def _rows(runs: list[Run], names: Mapping[str, str]) -> tuple[Row, ...]:
+    labels = _labels(runs, names)
     rows: dict[str, Row] = {}
     for run in sorted(runs, key=lambda each: (*method_order(str(each.spec["method"])), labels[each.name])):
         label, shots = labels[run.name], int(run.spec["shots"])
-        row = rows.setdefault(label, Row(str(run.spec["method"]), label, is_plain(run)))
+        row = rows.setdefault(label, Row(str(run.spec["method"]), label, is_plain(run), is_reconstructed(run)))
         before = row.cells[shots].runs if shots in row.cells else ()
         members = tuple(sorted((*before, run), key=lambda each: (int(each.spec["seed"]), each.name)))
         row.cells[shots] = Cell(row.method, label, shots, members)
     return tuple(rows.values())
 
 
-def _labels(runs: list[Run]) -> dict[str, str]:
+def _labels(runs: list[Run], names: Mapping[str, str]) -> dict[str, str]:
     """Run name → label: the method's title, its options, and the knobs in which it differs from its siblings."""
     titles = {}
     for run in runs:
@@ -116,7 +131,7 @@ def _labels(runs: list[Run]) -> dict[str, str]:
     for run in runs:
         title = (method, options) = titles[run.name]
         suffix = ", ".join((*options, *(f"{knob}={_plain(run.spec.get(knob))}" for knob in sorted(varied[title]))))
-        labels[run.name] = method_title(method) + (f" ({suffix})" if suffix else "")
+        labels[run.name] = names.get(method, method_title(method)) + (f" ({suffix})" if suffix else "")
     return labels
 
 

@@ -64,6 +64,10 @@ class Table:
         """Whether this row is the method that the paper printed a number for."""
         return all(row.plain for group in self.groups for row in group.rows if row.label == label)
 
+    def reconstructed(self, label: str) -> bool:
+        """Whether no public text settles the method of this row."""
+        return any(row.reconstructed for group in self.groups for row in group.rows if row.label == label)
+
     def meta_parameters(self, label: str) -> list[int]:
         """The numbers of meta-parameters that the runs of this row recorded."""
         rows = [row for group in self.groups for row in group.rows if row.label == label]
@@ -128,7 +132,7 @@ def frame(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = No
                     "evaluate_wall_s": cell.mean_status("wall_s", "evaluate"),
                     "meta_step_ms": cell.train_ms,
                     "inner_step_ms": (step_ms or {}).get(row.method),
-                    "remark": RECONSTRUCTED.get(row.method),
+                    "remark": RECONSTRUCTED if row.reconstructed else None,
                 })  # fmt: skip
     return pd.DataFrame.from_records(records)
 
@@ -144,7 +148,7 @@ class Place:
 
 def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     """Header and body of the wide form; best rows and their ties are marked in each column of ours."""
-    columns: list[tuple[str, list[Place]]] = [("Method", [Place(_name(*row)) for row in table.labels])]
+    columns: list[tuple[str, list[Place]]] = [("Method", [Place(_name(table, label)) for _, label in table.labels])]
     printed = table.reference
     for shots in table.shots:
         if printed.numbers:
@@ -180,8 +184,8 @@ def column_title(group: TableGroup, shots: int) -> str:
     return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"
 
 
-def _name(method: str, label: str) -> str:
-    return f"{label} *" if method in RECONSTRUCTED else label
+def _name(table: Table, label: str) -> str:
+    return f"{label} *" if table.reconstructed(label) else label
 
 
 def notes(table: Table) -> list[str]:
@@ -199,7 +203,8 @@ def notes(table: Table) -> list[str]:
             + " The papers mix network widths, test protocols and meta-optimizers."
         )
     methods = {method for method, _ in table.labels}
-    lines += [f"* {RECONSTRUCTED[method]}." for method in RECONSTRUCTED if method in methods]
+    if any(table.reconstructed(label) for _, label in table.labels):
+        lines.append(f"* {RECONSTRUCTED}.")
     if FLOOR in methods:
         lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
     if any(len(table.train_ms(label)) > 1 for _, label in table.labels):
@@ -222,7 +227,7 @@ def notes(table: Table) -> list[str]:
 def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
     """The intervals over seeds as a table of their own; None where no cell has more than one."""
     header = ["Method"]
-    body = [[_name(method, label)] for method, label in table.labels]
+    body = [[_name(table, label)] for _, label in table.labels]
     several = False
     for shots in table.shots:
         for group in table.groups:

@@ -48,7 +48,7 @@ def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
             rich.add_column(f"{number}-shot\npaper", justify="right", style="dim", no_wrap=False)
         rich.add_column(f"{number}-shot\nours", justify="right", overflow="fold")
     for row in group.rows:
-        line = [escape(row.label) + (" *" if row.method in RECONSTRUCTED else "")]
+        line = [escape(row.label) + (" *" if row.reconstructed else "")]
         for number in shots:
             if printed.numbers:
                 known = printed.numbers.get((row.method, number)) if row.plain else None
@@ -64,5 +64,5 @@ def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
             style="dim",
             highlight=False,
         )
-    if any(row.method in RECONSTRUCTED for row in group.rows):
-        console.print("* reconstructed: no public code settles this method", style="dim", highlight=False)
+    if any(row.reconstructed for row in group.rows):
+        console.print(f"* {RECONSTRUCTED}", style="dim", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,6 +53,14 @@ def check(spec: RunSpec, dataset: data.Dataset) -> None:
         raise UserError(f"{spec.dataset} is {kind}, network {spec.network} is not; choose another --network")
     if not regression and spec.ways < 2:
         raise UserError(f"ways must be at least 2 to classify, got {spec.ways}")
+
+
+def shown_card(spec: RunSpec) -> dict[str, Any] | None:
+    """What a report says of the method beside its results; None for the floor, which is none."""
+    if spec.method == FLOOR:
+        return None
+    card = optimizers.card(spec.method)
+    return {"title": card.title, "reconstructed": card.reconstructed}
 
 
 def load_trained(run: store.Run, data_root: Path | None = None) -> InnerOptimizer:

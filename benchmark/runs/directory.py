@@ -62,12 +62,13 @@ class RunDirectory:
         command: list[str],
         *,
         tuning: dict[str, Any] | None = None,
+        card: dict[str, Any] | None = None,
         patience_s: float = 2.0,
     ) -> Iterator[None]:
         """Own the run: :class:`Held` if another process does for longer than `patience_s`.
 
-        Records spec, environment, command and tuning, removes what a killed process left half written, and gives a
-        folder of schema 1 its new name.
+        Records spec, environment, command, tuning and card, removes what a killed process left half written, and gives
+        a folder of schema 1 its new name.
         """
         with self._open_lock() as lock:
             deadline = time.monotonic() + patience_s
@@ -80,12 +81,12 @@ class RunDirectory:
                 left.unlink(missing_ok=True)
             before = self.run()
             if before is None:
-                self._write_spec(environment, command, tuning)
+                self._write_spec(environment, command, {"tuning": tuning, "card": card})
             elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
                 if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command, before.tuning)
+                    self._write_spec(before.environment, before.command, {"tuning": before.tuning, "card": before.card})
                 self.status = dict(before.status)
             yield
 
@@ -111,14 +112,14 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
 
-    def _write_spec(self, environment: dict[str, Any], command: list[str], tuning: dict[str, Any] | None) -> None:
+    def _write_spec(self, environment: dict[str, Any], command: list[str], tables: dict[str, Any]) -> None:
         document = {
             "schema": SCHEMA,
             "name": self.spec.name,
             "spec": self.spec.to_dict(),
             "environment": environment,
             "command": command,
-        } | ({"tuning": tuning} if tuning else {})
+        } | {name: table for name, table in tables.items() if table}
         write_json(self.path / "spec.json", document)
 
     def set_status(self, state: str, **values: Any) -> None:

@@ -21,7 +21,7 @@ from benchmark.errors import UserError
 from benchmark.recipes import FLOOR
 from benchmark.runs import checkpoints
 from benchmark.runs.agreement import agreed
-from benchmark.runs.assembly import is_out_of_memory
+from benchmark.runs.assembly import is_out_of_memory, shown_card
 from benchmark.runs.directory import Held, RunDirectory
 from benchmark.runs.environment import choose_device, environment
 from benchmark.runs.progress import Reporter
@@ -101,6 +101,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
                 where,
                 list(context.command),
                 tuning=origin,
+                card=shown_card(spec),
                 patience_s=SHARED_PATIENCE_S if context.shared else patience_s,
             )
             try:

@@ -3,8 +3,8 @@
 ::
 
     results/<run name>/
-        spec.json         the resolved spec, the environment it ran in, the command that made it, and for the recipe
-                          tuned which tuning its values come from
+        spec.json         the resolved spec, the environment it ran in, the command that made it, what the method's card
+                          says to a reader of results, and for the recipe tuned which tuning its values come from
         status.json       state, iteration, wall time, best checkpoint; rewritten as the run goes
         training.csv      iteration, loss                        (query loss of each meta-step)
         validation.csv    iteration, accuracy, accuracy_ci95, nll
@@ -91,6 +91,8 @@ class Run:
     schema: int = SCHEMA
     tuning: dict[str, Any] = field(default_factory=dict)
     """Where the values of the recipe tuned come from, see :meth:`benchmark.runs.tune.Tuning.record`; else empty."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """``title`` and ``reconstructed`` of the method's card; empty for the floor and in runs that are older."""
 
     @property
     def name(self) -> str:
@@ -174,7 +176,12 @@ def load_run(path: Path) -> Run:
     tuning = document.get("tuning", {})
     if not isinstance(tuning, dict):
         raise UserError(f"{file}: tuning must be a table")
-    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning)
+    card = document.get("card", {})
+    if not isinstance(card, dict) or not isinstance(title := card.get("title", ""), str) or not title.isprintable():
+        raise UserError(f"{file}: card must be a table whose title is a line of text")
+    if not isinstance(card.get("reconstructed", False), bool):
+        raise UserError(f"{file}: reconstructed in card must be true or false, got {card['reconstructed']!r}")
+    return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning, card)
 
 
 def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, tables: bool = False) -> list[Run]:

@@ -4,7 +4,8 @@ Two parts. *Derivatives*, on small networks in float64: the meta-gradient agains
 written out from primitives, against vmap, against the library `higher` (for maml); MAML's trajectory where the card
 claims it; how many meta-parameters get exactly no gradient; and the rules of the contract. *Geometry* of the learned
 update, on CNN4: is it monotone, is it symmetric, how is it
-conditioned, does it go downhill; at the start, at random meta-parameters, and at the checkpoints of runs.
+conditioned, does it go downhill; at the start, at random meta-parameters, and at the checkpoints of runs, where the
+estimators of the meta-gradient are compared too.
 """
 
 from __future__ import annotations
@@ -21,18 +22,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import optimizers
-from benchmark import data
 from benchmark.adapt import adapt, support_gradient
-from benchmark.engine.execution import Execution
 from benchmark.errors import UserError
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
-from benchmark.recipes import FLOOR
-from benchmark.runs import store
-from benchmark.runs.assembly import load_trained
-from benchmark.spec import RunSpec
-from benchmark.tasks import TaskStream
-from benchmark.verify import geometry
+from benchmark.verify import checkpoint, estimators, geometry
+from benchmark.verify.checkpoint import Checkpoint
 from benchmark.verify.derivatives import (
     STEPS,
     Options,
@@ -90,8 +85,11 @@ def verify(
             found += rows
             console.print(_derivatives_table(f"{variant} on {network}", rows), "")
     rows = [_counter_example(), *(row for name in names for row in _untrained(name, chosen[name]))]
-    rows += [_trained(Path(path), data_root) for path in checkpoints or ()]
+    read = [checkpoint.load(Path(path), data_root) for path in checkpoints or ()]
+    rows += [_trained(each) for each in read]
     console.print(_geometry_table(rows))
+    for each in read:
+        console.print("", estimators.table(each, estimators.distances(each)))
     if results is not None:
         write_geometry([row for row in rows if row.run or not chosen.get(row.method)], results / "geometry.csv")
     failed = [row for row in found + rows if not row.passed]
@@ -148,19 +146,11 @@ def _untrained(name: str, options: Options) -> Iterator[Record]:
         yield replace(record, passed=False, detail="expected the identity") if wrong else record
 
 
-def _trained(path: Path, data_root: Path | None) -> Record:
+def _trained(trained: Checkpoint) -> Record:
     """The geometry at the best checkpoint of a run, on two tasks of its test split."""
-    run = store.load_run(path)
-    spec = RunSpec.from_dict(run.spec)
-    if spec.method == FLOOR:
-        raise UserError(f"{path}: {FLOOR} learns nothing; name the run of a method")
-    optimizer = load_trained(run, data_root)
-    stream = TaskStream.of(spec, data.load(spec.dataset, data_root), "test")
-    noise = stream.noise(optimizer, range(2))
-    each = tasks(stream.batch(range(2), Execution(precision=spec.precision)))
-    doubled = [Task(*(t.double() if t.is_floating_point() else t for t in vars(task).values())) for task in each]
-    record = _measure(spec.method, path.name, optimizer.double(), doubled, noise, steps=spec.steps)
-    return replace(record, run=path.name)
+    spec, each = trained.spec, tasks(trained.batch)
+    record = _measure(spec.method, trained.name, trained.optimizer, each, trained.noise, steps=spec.steps)
+    return replace(record, run=trained.name)
 
 
 def _measure(

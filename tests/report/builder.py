@@ -38,6 +38,7 @@ def build_run(
     status: dict[str, Any] | None = None,
     start: float = 1.6,
     rate: float = 0.7,
+    card: dict[str, Any] | None = None,
     **knobs: Any,
 ) -> Run:
     """Write one run directory. `accuracy` [T] fixes the per-task scores, else they scatter around `mean`.
@@ -50,7 +51,7 @@ def build_run(
     write_json(path / "spec.json", {
         "schema": SCHEMA, "name": spec.name, "spec": spec.to_dict(), "environment": ENVIRONMENT | (environment or {}),
         "command": ["python", "-m", "benchmark", "run", "--methods", method],
-    })  # fmt: skip
+    } | ({"card": card} if card else {}))  # fmt: skip
     values = {
         "state": state, "iteration": spec.iterations, "message": "", "updated": "2030-01-01T01:00:00+00:00",
         "wall_s": {"train": 100.0, "evaluate": 10.0}, "meta_parameters": 32_901, "best_iteration": 100,

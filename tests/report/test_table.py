@@ -161,6 +161,20 @@ def test_reconstructed_methods_are_marked_wherever_shown(add_run, results):
     assert "reconstructed" in table.frame(groups)["remark"][0]
 
 
+def test_a_plug_in_is_named_and_marked_by_the_card_in_its_runs(add_run, results):
+    add_run("mine", card={"title": "Mine (learned)", "reconstructed": True})
+    add_run("other", card={"title": "MAML (again)", "reconstructed": False})  # a name that is taken
+    add_run("maml", card={"title": "MAML (gradient descent)", "reconstructed": False})
+    add_run("old")
+    (group,) = groups = group_runs(load_runs(results))
+    assert [row.label for row in group.rows] == ["MAML", "Mine", "old", "other"]
+    assert [row.label for row in group.rows if row.reconstructed] == ["Mine"]
+    assert "Mine \\*" in formats.markdown(groups)
+    assert "Mine *" in formats.latex(groups)
+    assert table.frame(groups)["remark"].notna().tolist() == [False, True, False, False]
+    assert "Mine *" in shown(results)
+
+
 def test_an_estimator_that_is_not_exact_is_named_and_stands_beside_no_published_number(add_run, results):
     add_run("md", estimator="truncated:2")
     (group,) = group_runs(load_runs(results))

@@ -116,6 +116,19 @@ def test_run_directory_round_trip_and_lock(tmp_path: Path) -> None:
     assert run.evaluation["accuracy"].tolist() == [0.1]
 
 
+def test_a_run_keeps_the_card_of_its_method(tmp_path: Path) -> None:
+    card = {"title": "ECML", "reconstructed": True}
+    directory = RunDirectory(tmp_path, RunSpec(method="ecml"))
+    with directory.claim({}, [], card=card):
+        directory.set_status("running")
+    assert store.load_run(directory.path).card == card
+    document = json.loads((directory.path / "spec.json").read_text())
+    for odd in ([], {"title": 1}, {"title": "x", "reconstructed": "no"}):
+        (directory.path / "spec.json").write_text(json.dumps(document | {"card": odd}))
+        with pytest.raises(UserError, match=r"spec\.json: .*card"):
+            store.load_run(directory.path)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [

@@ -10,8 +10,9 @@ from rich.console import Console
 
 import optimizers
 from benchmark.errors import UserError
+from benchmark.metagrad import meta_gradient
 from benchmark.report import findings
-from benchmark.verify import derivatives
+from benchmark.verify import checkpoint, derivatives, estimators
 from benchmark.verify import methods as verb
 from optimizers.maml import GradientDescent
 
@@ -149,6 +150,37 @@ def test_geometry_at_a_checkpoint(trained, data_root, tmp_path):
     verb.write_geometry([dataclasses.replace(record, run="another")], tmp_path / "geometry.csv")
     verb.write_geometry([dataclasses.replace(record, cosine=0.5)], tmp_path / "geometry.csv")
     assert findings.read(tmp_path).geometry["cosine"].tolist() == pytest.approx([record.cosine, 0.5])
+
+
+def test_estimators_at_a_checkpoint(command, data_root, tmp_path):
+    """Against differences of gradients written out here; the last truncation is nearer than first order."""
+    words = ["run", "--methods", "maml", "--results", tmp_path, "--iterations", "2", "--tasks", "2", "--steps", "3"]
+    done = command(*words, "--validation-tasks", "2", "--channels", "4", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    path = next(path for path in tmp_path.iterdir() if "maml" in path.name)
+    trained = checkpoint.load(path, data_root)
+    rows = {row.estimator: row for row in estimators.distances(trained)}
+    assert list(rows) == ["exact", "first-order", "truncated:1", "truncated:2"]
+    assert rows["exact"].cosine == pytest.approx(1, abs=1e-12)
+    assert rows["exact"].error == 0
+    _, g = meta_gradient(trained.optimizer, trained.batch, 3, "vmap")
+    _, first = meta_gradient(trained.optimizer, trained.batch, 3, "vmap", estimator="first-order")
+    square = sum(float((g[n] ** 2).sum()) for n in g)
+    product = sum(float((g[n] * first[n]).sum()) for n in g)
+    off = sum(float(((g[n] - first[n]) ** 2).sum()) for n in g)
+    length = sum(float((first[n] ** 2).sum()) for n in g)
+    assert rows["first-order"].error == pytest.approx((off / square) ** 0.5, rel=1e-6)
+    assert rows["first-order"].cosine == pytest.approx(product / (square * length) ** 0.5, rel=1e-6)
+    assert 0 < rows["truncated:2"].error < rows["first-order"].error
+    out = io.StringIO()
+    verb.verify([], [path], console=Console(file=out, width=200), data_root=data_root)
+    shown = [line.split() for line in out.getvalue().splitlines()]
+    assert [line[0] for line in shown if line and line[0] in rows] == list(rows)
+
+
+def test_distance_of_two_vectors():
+    found = estimators.distance("x", torch.tensor([3.0, 0.0]), torch.tensor([3.0, 4.0]))
+    assert (found.cosine, found.error) == pytest.approx((0.6, 0.8))
 
 
 def test_checkpoint_that_is_not_there(trained, tmp_path):
