@@ -92,9 +92,7 @@ def first_step(**knobs: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
     dataset = data.load(spec.dataset)
     optimizer = assembly.build(spec, dataset.image_shape, CPU)
     before, double = values(optimizer), Execution(precision="float64")
-    mean = train._batch_gradient(
-        optimizer, TaskStream.of(spec, dataset, "train"), spec.steps, range(spec.meta_batch), double
-    )
+    mean = train._batch_gradient(optimizer, TaskStream.of(spec, dataset, "train"), spec, range(spec.meta_batch), double)
     parts = mean[1:].split([value.numel() for value in before.values()])
     gradient = {name: part.view_as(before[name]) for name, part in zip(before, parts, strict=True)}
     train.train(optimizer, dataset, spec, double)

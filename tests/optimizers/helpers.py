@@ -33,8 +33,8 @@ def noise(optimizer, tasks=2, seed=0):
     return None if drawn[0] is None else torch.stack(drawn)
 
 
-def create(name, *, channels=4, inputs=1, size=16, ways=3, **options):
-    return optimizers.create(name, cnn4(channels=channels, inputs=inputs, size=size, ways=ways), **options)
+def create(name, *, channels=4, inputs=1, size=16, ways=3, seed=0, **options):
+    return optimizers.create(name, cnn4(channels=channels, inputs=inputs, size=size, ways=ways, seed=seed), **options)
 
 
 def added(name, channels, features, *, inputs=3, ways=5, **options):

@@ -46,6 +46,11 @@ def test_starts_on_mamls_trajectory(name):
         torch.testing.assert_close(walked.params[key], value, rtol=0, atol=1e-12)
 
 
+def ignored(key):
+    """A bias that batch norm removes has no gradient in any method, nor has what acts on it alone."""
+    return "conv" in key and key.endswith("bias")
+
+
 def gradients_of_three_meta_steps(optimizer):
     """Largest |gradient| per element over the start and the points after one and two meta-steps."""
     most = {key: torch.zeros_like(p) for key, p in optimizer.named_parameters()}
@@ -60,18 +65,22 @@ def gradients_of_three_meta_steps(optimizer):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_meta_parameter_lives_except_in_md_released(name):
-    most = gradients_of_three_meta_steps(create(name, alpha=0.05))
-    dead = [key for key, value in most.items() if not value.any()]
+    dead: set[str] = set()
+    for draw in range(1 if name == "md-released" else 12):  # a ReLU that is off in one draw is on in another
+        most = gradients_of_three_meta_steps(create(name, alpha=0.05, seed=draw))
+        still = {key for key, value in most.items() if not value.any()}
+        dead = still if draw == 0 else dead & still
+        if all(ignored(key) for key in dead):
+            break
     if name == "md-released":
         assert any("heads" in key for key in dead)
         return
-    # a bias that batch norm removes has no gradient in any method, nor has what acts on it alone
-    assert [key for key in dead if not ("conv" in key and key.endswith("bias"))] == [], NO_OP
+    assert [key for key in sorted(dead) if not ignored(key)] == [], NO_OP
 
 
 def test_ninety_percent_of_the_released_map_is_dead():
     """At 84 pixels and any width nine tenths of θ_g get exactly no gradient; the map that trains has none of these."""
-    shares = {}
+    shares, alive = {}, {}
     for name in ("md", "md-released"):
         optimizer = create(name, channels=16, size=84, inputs=3, ways=5, alpha=0.05)
         optimizer.float()
@@ -85,10 +94,12 @@ def test_ninety_percent_of_the_released_map_is_dead():
         inside = {key: value for key, value in most.items() if key.startswith("g.")}
         count = sum(value.numel() for value in inside.values())
         shares[name] = sum(int((value == 0).sum()) for value in inside.values()) / count
-        weights = [k for k in inside if "heads" in k and "weight" in k and inside[k].dim() == 3]
-        assert weights
+        heads = [key for key in inside if key.startswith("g.heads") and key.replace("weight.0", "weight.1") in inside]
+        heads = [key for key in heads if "weight" in key]  # of two modes or more
+        alive[name] = sum(bool(inside[key].any()) for key in heads) / len(heads)
     assert shares["md-released"] > 0.85
-    assert shares["md"] < 0.15
+    assert alive == {"md": 1.0, "md-released": 0.0}
+    assert shares["md"] < shares["md-released"] / 2  # what ReLUs that are off leave
 
 
 SIZES = [  # meta-parameters beside the start, 5-way; channels, positions the head sees, expected

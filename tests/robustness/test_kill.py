@@ -127,7 +127,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import optimizers
-from benchmark import stopping
+from benchmark.engine import shutdown
 from optimizers.maml import GradientDescent
 from tests.robustness.helpers import execute_all, tiny
 
@@ -140,7 +140,7 @@ class Slow(GradientDescent):
         return super().objective(task, trajectory)
 
 optimizers.register("slow", Slow)
-stopping.DROP_AFTER_S = float(sys.argv[2])
+shutdown.DROP_AFTER_S = float(sys.argv[2])
 execute_all(Path(sys.argv[1]), tiny(method="slow"))
 """
 
@@ -219,7 +219,7 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
 
 DEAF = """
 import os, signal, sys, time
-from benchmark import parallel
+from benchmark.engine import parallel
 
 def deaf(group):  # os.write: one line is one write, whatever buffers the interpreter was told to use
     signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"asked\\n"))

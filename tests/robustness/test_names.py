@@ -16,6 +16,7 @@ import pytest
 from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
 from benchmark.runs import checkpoints, stages, store
+from benchmark.runs import directory as directory_module
 from benchmark.runs import run as runner
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.store import load_run, load_runs
@@ -84,6 +85,7 @@ def test_a_new_knob_orphans_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(MAML, tmp_path / MAML.name)
     before = (tmp_path / MAML.name / "spec.json").read_bytes()
     monkeypatch.setattr(store, "RunSpec", Wider)
+    monkeypatch.setattr(directory_module, "RunSpec", Wider)
     (run,) = load_runs(tmp_path, tables=True)
     assert run.spec["new_knob"] == 0.5
     spec = Wider.from_dict(run.spec)

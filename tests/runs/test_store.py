@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmark.errors import UserError
+from benchmark.files import write_atomic
 from benchmark.runs import checkpoints, store
 from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.spec import RunSpec
@@ -82,14 +83,14 @@ def test_malicious_checkpoint_runs_nothing(tmp_path: Path) -> None:
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "table.csv"
-    store.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"table.csv: cannot be written \(No space left on device\)"):
-        store.write_atomic(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
 
