@@ -89,7 +89,8 @@ def verify(
     rows += [_trained(each) for each in read]
     console.print(_geometry_table(rows))
     for each in read:
-        console.print("", estimators.table(each, estimators.distances(each)))
+        console.print(f"\n{estimators.title(each)}", style="italic", markup=False, highlight=False)
+        console.print(estimators.table(estimators.distances(each)))
     if results is not None:
         write_geometry([row for row in rows if row.run or not chosen.get(row.method)], results / "geometry.csv")
     failed = [row for row in found + rows if not row.passed]
