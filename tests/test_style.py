@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-
 TOOLS = ["ruff check .", "ruff format --check .", "mypy"]
 
 
