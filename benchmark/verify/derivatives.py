@@ -19,7 +19,8 @@ from benchmark.adapt import adapt
 from benchmark.engine import fused
 from benchmark.metagrad import Task, meta_gradient, tasks
 from benchmark.verify import geometry
-from optimizers.base import COMMON_OPTIONS, InnerOptimizer, key
+from optimizers.base import InnerOptimizer, key
+from optimizers.cards import COMMON_OPTIONS
 from optimizers.contract import check_inner_optimizer, kit, small_network
 from optimizers.contract.rules import DRAWS
 
