@@ -32,6 +32,7 @@ class ECML(InnerOptimizer):
         title="ECML (conditioned adaptation)",
         paper="Hiller, Harandi, Drummond: On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation. "
         "NeurIPS 2022",
+        kind="start",
         geometry="identity; conditioned start",
         equation="φ_k = φ_{k−1} − α G; outer loss L_Q(φ_K) + γ/K Σ_{k<K} var(log10 λ(J_k J_kᵀ)), J_k = ∂r/∂φ at φ_k",
         learned="The start φ_0 alone.",

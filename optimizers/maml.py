@@ -15,6 +15,7 @@ class GradientDescent(InnerOptimizer):
     card = Card(
         title="MAML (gradient descent)",
         paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        kind="start",
         geometry="identity",
         equation="φ_k = φ_{k−1} − α G",
         learned="The start φ_0 alone.",

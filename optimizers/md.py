@@ -45,6 +45,7 @@ class MirrorDescent(DualDescent):
     card = Card(
         title="MD (mirror descent, blockIAF)",
         paper=_PAPER,
+        kind="mirror map",
         geometry="learned map, block-triangular",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z); block i: φ_i = z_i ⊙ σ(a_i) + m_i, "
         "[a_i, m_i] = d_i(e_1(z_1), …, e_{i−1}(z_{i−1}))",
@@ -69,6 +70,7 @@ class MirrorDescentReleased(DualDescent):
     card = Card(
         title="MD as released",
         paper=_PAPER,
+        kind="mirror map",
         geometry="learned map; in effect diagonal",
         equation=MirrorDescent.card.equation,
         learned="As md; but a head's mode matrices all start at zero, each one's gradient contains the others, and so "
@@ -97,6 +99,7 @@ class MirrorDescentConvex(DualDescent):
     card = Card(
         title="MD, convex potential",
         paper="This project; the promise is that of " + _PAPER,
+        kind="mirror map",
         geometry="learned map, gradient of a convex function",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z) = ∇ψ(z) = D z + Uᵀ(s ⊙ sigmoid(U z + b)), D, s > 0",
         learned="The dual start z_0; the diagonal D (d numbers), 64 weights s and biases b, and for each tensor one "

@@ -33,6 +33,7 @@ class MetaKFO(InnerOptimizer):
     card = Card(
         title="MetaKFO (learned gradient transform)",
         paper="Arnold, Iqbal, Sha: When MAML Can Adapt Fast and How to Assist When It Cannot. AISTATS 2021",
+        kind="preconditioner",
         geometry="Kronecker, adapting",
         equation="φ_k = φ_{k−1} − α A(G_{k−1}), A(X) = (LᵀL) X (RᵀR); from step 2 on first A ← A − α ∂L_S(φ_{k−1})/∂A "
         "through the last update",

@@ -22,6 +22,7 @@ class MetaSGD(InnerOptimizer):
     card = Card(
         title="MetaSGD (diagonal PGD)",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835, 2017",
+        kind="preconditioner",
         geometry="diagonal",
         equation="φ_k = φ_{k−1} − a ⊙ G",
         learned="The start φ_0 and one rate per adapted parameter (d more).",
