@@ -28,6 +28,15 @@ class WarpGrad(InnerOptimizer):
         title="WarpGrad (warp layers)",
         paper="Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020",
         kind="layers",
+        bibtex="""
+        @inproceedings{flennerhag2020warpgrad,
+          author = {Flennerhag, Sebastian and Rusu, Andrei A. and Pascanu, Razvan and Visin, Francesco and Yin, Hujun
+            and Hadsell, Raia},
+          title = {Meta-Learning with Warped Gradient Descent},
+          booktitle = {International Conference on Learning Representations (ICLR)},
+          year = {2020},
+        }
+        """,
         geometry="warp layers in the network",
         equation="φ_k = φ_{k−1} − α ∇_φ L_S(φ_{k−1}; w); outer loss: mean over k < K of L_Q(φ̄_k − α ∇L_S(φ̄_k; w); w) "
         "for w, φ̄_k a constant, plus that of the start",
