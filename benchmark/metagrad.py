@@ -192,7 +192,7 @@ def evaluate_batch(
             trace_steps=trace_steps,
             functional=functional_mode,
         )
-        outputs = optimizer.predict(walked.params, task.query_x)
+        outputs = optimizer.predict_query(walked.params, task)
         return (*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm)
 
     with torch.no_grad():

@@ -24,6 +24,8 @@ from benchmark.estimators import exact_from
 SCHEMA = 2
 """Of names and spec.json; :mod:`benchmark.runs.schema_one` has the names that came before."""
 RECIPES = ("controlled", "published", "tuned")
+NORMS = ("batch", "support", "group")
+"""How query images are normalised: by their own batch, by the support set's statistics, each by itself (group norm)."""
 LONGEST = 48
 """Letters of a data set or method that a run's name shows: file systems end at 255."""
 Value = bool | int | float | str
@@ -66,6 +68,9 @@ class RunSpec:
     # the network
     network: str = knob("cnn4", "network that is adapted")
     channels: int = knob(32, "width of the network", at_least=1)
+    norm: str = knob(
+        "batch", "query images are normalised by their own batch, by the support set, or group norm", choices=NORMS
+    )
     # the inner loop
     alpha: float = knob(0.01, "inner step size α on the mean support loss", above=0)
     steps: int = knob(5, "inner steps K in training", at_least=1)

@@ -87,7 +87,8 @@ class InnerOptimizer(nn.Module):
         What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0). It is
         taken over, not copied: it becomes ``self.network`` and trains with the method, and a constructor that needs
         layers of its own inserts them before it calls this one. Hand a network to one method only. A regression network
-        names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used.
+        names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used. A
+        network whose attribute ``norm`` is ``"support"`` is given the support set in front of query images.
     frozen:
         Prefix of the names of those parameters that never move on a task: the layers that a constructor inserted, say.
         No option: it comes from the method's constructor. Empty: all may move.
@@ -133,7 +134,7 @@ class InnerOptimizer(nn.Module):
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         """The outer loss of one task, a scalar. Default: the query nll at φ_K."""
-        return self.loss(trajectory.params, task.query_x, task.query_y)
+        return self.query_loss(trajectory.params, task)
 
     # What every method may use.
 
@@ -164,13 +165,32 @@ class InnerOptimizer(nn.Module):
         """``point − α direction``, by name."""
         return {name: value.sub(direction[name], alpha=self.alpha) for name, value in point.items()}
 
-    def predict(self, params: Params, x: Tensor) -> Tensor:
-        """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ."""
-        return functional_call(self.network, params, (x,))
+    def predict(self, params: Params, x: Tensor, support_x: Tensor | None = None) -> Tensor:
+        """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ.
 
-    def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss (nats for classification) at φ = `params`, a scalar."""
-        return self.output_loss(self.predict(params, x), y)
+        With `support_x` [S, ...] these go through the network in front of x, ``network(inputs, reference=S)``, and
+        their statistics normalise both.
+        """
+        if support_x is None:
+            return functional_call(self.network, params, (x,))
+        count = len(support_x)
+        return functional_call(self.network, params, (torch.cat([support_x, x]),), {"reference": count})[count:]
+
+    def loss(self, params: Params, x: Tensor, y: Tensor, support_x: Tensor | None = None) -> Tensor:
+        """Mean loss (nats for classification) at φ = `params`, a scalar; `support_x` as in :meth:`predict`."""
+        return self.output_loss(self.predict(params, x, support_x), y)
+
+    def predict_query(self, params: Params, task: Task) -> Tensor:
+        """Network output [Q, ways] for the query set at φ = `params`."""
+        return self.predict(params, task.query_x, *self.beside(task))
+
+    def query_loss(self, params: Params, task: Task) -> Tensor:
+        """Mean loss of the query set at φ = `params`, a scalar: how every objective takes it."""
+        return self.loss(params, task.query_x, task.query_y, *self.beside(task))
+
+    def beside(self, task: Task) -> tuple[Tensor, ...]:
+        """The images whose statistics normalise the query set: none but itself, or the support set."""
+        return (task.support_x,) if getattr(self.network, "norm", "batch") == "support" else ()
 
     @property
     def is_regression(self) -> bool:

@@ -25,6 +25,8 @@ class Card:
     """Its name in the literature, e.g. ``MetaSGD (diagonal PGD)``."""
     paper: str
     """Source: authors, title, venue and year."""
+    bibtex: str = ""
+    """The same as a BibTeX entry, indented as its place in the code asks for; ``list NAME --bibtex`` prints it."""
     geometry: str
     """The preconditioner or map in two or three words, e.g. ``diagonal``."""
     equation: str
@@ -46,6 +48,15 @@ class Card:
     alive: bool = True
     """No meta-parameter has an identically zero gradient after two meta-steps."""
 
+
+OWN_BIBTEX = """
+    @software{inneroptimizerbenchmark,
+      author = {{The maintainers of the Inner Optimizer Benchmark}},
+      title = {Inner Optimizer Benchmark},
+      year = {2026},
+    }
+    """
+"""Of what no paper describes: this suite, as CITATION.cff has it."""
 
 COMMON_OPTIONS = {
     "alpha": "inner step size α > 0; in a run the knob `--alpha`",

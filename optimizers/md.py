@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.cards import OWN_BIBTEX
 from optimizers.errors import choice
 from optimizers.maps.block_iaf import BlockIAF
 from optimizers.maps.convex import ConvexMap
@@ -22,6 +23,15 @@ _PAPER = (
     "Zhang, Li, Giannakis: Meta-Learning with Versatile Loss Geometries for Fast Adaptation Using Mirror Descent. "
     "ICASSP 2024, arXiv:2312.13486"
 )
+_BIBTEX = """
+    @inproceedings{zhang2024md,
+      author = {Zhang, Yilang and Li, Bingcong and Giannakis, Georgios B.},
+      title = {Meta-Learning with Versatile Loss Geometries for Fast Adaptation Using Mirror Descent},
+      booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
+      year = {2024},
+      note = {arXiv:2312.13486},
+    }
+    """
 
 
 class DualDescent(InnerOptimizer):
@@ -46,6 +56,7 @@ class MirrorDescent(DualDescent):
         title="MD (mirror descent, blockIAF)",
         paper=_PAPER,
         kind="mirror map",
+        bibtex=_BIBTEX,
         geometry="learned map, block-triangular",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z); block i: φ_i = z_i ⊙ σ(a_i) + m_i, "
         "[a_i, m_i] = d_i(e_1(z_1), …, e_{i−1}(z_{i−1}))",
@@ -71,6 +82,7 @@ class MirrorDescentReleased(DualDescent):
         title="MD as released",
         paper=_PAPER,
         kind="mirror map",
+        bibtex=_BIBTEX,
         geometry="learned map; in effect diagonal",
         equation=MirrorDescent.card.equation,
         learned="As md; but a head's mode matrices all start at zero, each one's gradient contains the others, and so "
@@ -100,6 +112,7 @@ class MirrorDescentConvex(DualDescent):
         title="MD, convex potential",
         paper="This project; the promise is that of " + _PAPER,
         kind="mirror map",
+        bibtex=OWN_BIBTEX,
         geometry="learned map, gradient of a convex function",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z) = ∇ψ(z) = D z + Uᵀ(s ⊙ sigmoid(U z + b)), D, s > 0",
         learned="The dual start z_0; the diagonal D (d numbers), 64 weights s and biases b, and for each tensor one "

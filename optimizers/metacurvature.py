@@ -24,6 +24,14 @@ class MetaCurvature(InnerOptimizer):
         title="Meta-Curvature (Kronecker PGD)",
         paper="Park, Oliva: Meta-Curvature. NeurIPS 2019",
         kind="preconditioner",
+        bibtex="""
+        @inproceedings{park2019metacurvature,
+          author = {Park, Eunbyung and Oliva, Junier B.},
+          title = {Meta-Curvature},
+          booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+          year = {2019},
+        }
+        """,
         geometry="Kronecker",
         equation="φ_k = φ_{k−1} − α G ×₁ M_out ×₂ M_in ×₃ M_f; matrices: two modes; vectors: m ⊙ G",
         learned="The start φ_0; for each weight one square matrix per mode, for each vector one factor per entry; all "

@@ -34,6 +34,14 @@ class MetaKFO(InnerOptimizer):
         title="MetaKFO (learned gradient transform)",
         paper="Arnold, Iqbal, Sha: When MAML Can Adapt Fast and How to Assist When It Cannot. AISTATS 2021",
         kind="preconditioner",
+        bibtex="""
+        @inproceedings{arnold2021metakfo,
+          author = {Arnold, S{\\'e}bastien M. R. and Iqbal, Shariq and Sha, Fei},
+          title = {When {MAML} Can Adapt Fast and How to Assist When It Cannot},
+          booktitle = {International Conference on Artificial Intelligence and Statistics (AISTATS)},
+          year = {2021},
+        }
+        """,
         geometry="Kronecker, adapting",
         equation="φ_k = φ_{k−1} − α A(G_{k−1}), A(X) = (LᵀL) X (RᵀR); from step 2 on first A ← A − α ∂L_S(φ_{k−1})/∂A "
         "through the last update",

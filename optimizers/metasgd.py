@@ -23,6 +23,14 @@ class MetaSGD(InnerOptimizer):
         title="MetaSGD (diagonal PGD)",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835, 2017",
         kind="preconditioner",
+        bibtex="""
+        @article{li2017metasgd,
+          author = {Li, Zhenguo and Zhou, Fengwei and Chen, Fei and Li, Hang},
+          title = {{Meta-SGD}: Learning to Learn Quickly for Few-Shot Learning},
+          journal = {arXiv preprint arXiv:1707.09835},
+          year = {2017},
+        }
+        """,
         geometry="diagonal",
         equation="φ_k = φ_{k−1} − a ⊙ G",
         learned="The start φ_0 and one rate per adapted parameter (d more).",

@@ -26,6 +26,14 @@ class MTNet(InnerOptimizer):
         title="MT-net (learned subspace and metric)",
         paper="Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018",
         kind="layers",
+        bibtex="""
+        @inproceedings{lee2018mtnet,
+          author = {Lee, Yoonho and Choi, Seungjin},
+          title = {Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace},
+          booktitle = {International Conference on Machine Learning (ICML)},
+          year = {2018},
+        }
+        """,
         geometry="layerwise metric, masked",
         equation="φ_k = φ_{k−1} − α mask ⊙ G; layer outputs y = T (W x + b); mask = 1[ζ + logistic noise > 0] per "
         "output channel, its gradient that of sigmoid(ζ + noise)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 
 from torch import nn
@@ -20,6 +21,13 @@ def option_rows(name: str) -> list[tuple[str, str, str]]:
     """(option, default, meaning) of a method, its own options first."""
     meanings = {**COMMON_OPTIONS, **registry.card(name).options}
     return [(option, f"{default!r}", meanings.get(option, "")) for option, default in registry.options(name).items()]
+
+
+def bibtex(name: str) -> str:
+    """The BibTeX entry of a method; one made of its card's `paper` where the card gives none."""
+    card = registry.card(name)
+    written = inspect.cleandoc(card.bibtex)
+    return written or f"@misc{{{registry.resolve(name)},\n  note = {{{card.paper}}},\n}}"
 
 
 def sizes(name: str, network: Callable[[], nn.Module]) -> tuple[int, int, int]:
@@ -62,4 +70,6 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     for description, network in networks:
         lines.append("| " + " | ".join([description, *(f"{n:,}" for n in sizes(name, network))]) + " |")
     lines += ["", COUNTED]
+    if card.bibtex:
+        lines += ["", "## Cite", "", "```bibtex", *bibtex(name).splitlines(), "```"]
     return "\n".join(line.rstrip() for line in lines) + "\n"

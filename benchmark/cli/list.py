@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="METHOD|" + "|".join(WHAT), help="one method in full, or one list alone"
     )
     parser.add_argument("--methods", action="store_const", const="methods", dest="name", help="the methods alone")
+    parser.add_argument("--bibtex", action="store_true", help="how to cite the method, or all of them")
     add_results(parser)
     add_data_root(parser)
 
@@ -30,22 +31,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Print what `arguments.name` asks for, or all but the runs."""
     console, name = output(), arguments.name
+    if arguments.bibtex and name in (None, "methods"):
+        _bibtex(console)
+        return
+    if arguments.bibtex and name in WHAT:
+        raise UserError(f"--bibtex is for methods, got {name!r}; name one, or leave the name out for all")
     if name == "runs":
         from benchmark.report.listing import print_runs, readable
 
         print_runs(readable(arguments.results), console)
         return
     if name is not None and name not in WHAT:
+        import optimizers
         from benchmark.cli import cards
 
         try:
-            cards.show(name, console)
+            if arguments.bibtex:
+                _bibtex(console, optimizers.resolve(name))
+            else:
+                cards.show(name, console)
         except ValueError as error:
             raise UserError(f"{error}; or list one of {', '.join(WHAT)}") from None
         return
     shown = {"methods": _methods, "data": _data_sets, "networks": _networks, "presets": _presets}
     for word in [name] if name else shown:
         shown[word](console, arguments)
+
+
+def _bibtex(console: Console, *names: str) -> None:
+    """The entries of the methods `names`, or of all; that of a paper with several methods once."""
+    import optimizers
+    from optimizers import pages
+
+    entries = dict.fromkeys(pages.bibtex(name) for name in names or optimizers.available())
+    console.print("\n\n".join(entries), markup=False, highlight=False, soft_wrap=True)
 
 
 def _methods(console: Console, arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import benchmark
 from benchmark.errors import UserError, nearest
 
 PROG = "python -m benchmark"
-VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "verify", "time", "data")
+VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "merge", "verify", "time", "data")
 """Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
 
 

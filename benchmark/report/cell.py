@@ -21,6 +21,9 @@ NEUTRAL = {"adapt": "all"}
 EXACT = "exact"
 """The estimator whose meta-gradient is whole; any other is named."""
 
+PUBLISHED_NORM = "batch"
+"""How the literature normalises query images; any other norm is named and stands in a column of its own."""
+
 TRACES = ("support_nll", "grad_norm")
 """What is recorded at every inner step."""
 
@@ -184,8 +187,10 @@ def is_reconstructed(run: Run) -> bool:
 
 
 def is_plain(run: Run) -> bool:
-    """Whether the run is its method as the literature means it: every parameter adapts, the meta-gradient is whole."""
+    """Whether the run is its method as the literature means it.
+
+    Every parameter adapts, the meta-gradient is whole, and query images are normalised by their own batch.
+    """
     options = run.spec.get("options") or {}
-    return run.spec.get("estimator", EXACT) == EXACT and all(
-        options.get(key, value) == value for key, value in NEUTRAL.items()
-    )
+    as_published = run.spec.get("estimator", EXACT) == EXACT and run.spec.get("norm", PUBLISHED_NORM) == PUBLISHED_NORM
+    return as_published and all(options.get(key, value) == value for key, value in NEUTRAL.items())

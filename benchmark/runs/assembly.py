@@ -27,7 +27,7 @@ def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device | None
     """
     torch.manual_seed(spec.seed)
     channels, height, width = (*image_shape, 1, 1)[:3]
-    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels)
+    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels, spec.norm)
     optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **spec.options)
     return optimizer.to(device or torch.device("cpu"), torch.float64 if spec.precision == "float64" else torch.float32)
 

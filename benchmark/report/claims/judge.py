@@ -116,7 +116,7 @@ def judge(groups: Sequence[TableGroup], pairs: pd.DataFrame, findings: Findings)
     checks: dict[str, list[Check]] = {key: [] for key in STATEMENTS}
     for group in groups:
         for shots in group.shots:
-            where = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+            where = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
             cells = group.cells(shots)
             checks["order"] += order(where, cells, select(pairs, group, shots))
             for key, found in trace.checks(where, cells):
