@@ -39,6 +39,7 @@ _BUILTIN = {
     "md-released": "optimizers.md:MirrorDescentReleased",
     "md-convex": "optimizers.md:MirrorDescentConvex",
     "momentum": "optimizers.momentum:HeavyBall",
+    "adam": "optimizers.adam:Adam",
 }
 
 aliases = {

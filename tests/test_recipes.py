@@ -109,9 +109,10 @@ def test_md(method: str, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["miniimagenet", "omniglot"])
-def test_momentum_was_never_published_and_runs_as_maml_does(dataset: str) -> None:
-    maml, momentum = (published(method, dataset).to_dict() for method in ("maml", "momentum"))
+def test_momentum_and_adam_were_never_published_and_run_as_maml_does(dataset: str) -> None:
+    maml, momentum, adam = (published(method, dataset).to_dict() for method in ("maml", "momentum", "adam"))
     assert momentum == maml | {"method": "momentum"}
+    assert adam == maml | {"method": "adam", "alpha": 0.05}
 
 
 @pytest.mark.parametrize("shots", [1, 5])
