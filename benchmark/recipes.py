@@ -178,6 +178,7 @@ PUBLISHED: dict[str, dict[str, Recipe]] = {
     },
 }
 PUBLISHED["md-released"] = PUBLISHED["md"]
+PUBLISHED["momentum"] = _as_maml("never published: MAML's recipe, so that the two can be compared")
 PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run with, so that the two can be compared
 
 

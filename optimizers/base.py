@@ -20,7 +20,6 @@ from __future__ import annotations
 import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from optimizers.cards import Card
 from optimizers.errors import BadOption
 
 Params = dict[str, Tensor]
@@ -56,51 +56,6 @@ def misfits(state: Any, where: str = "state") -> list[str]:
 def parameters(values: Mapping[str, Tensor]) -> nn.ParameterDict:
     """Meta-parameters by the :func:`key` of what they act on, in the order of `values`."""
     return nn.ParameterDict(OrderedDict((key(name), nn.Parameter(value)) for name, value in values.items()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a reader must know of a method before reading its code. `list NAME` and the docs are made from it."""
-
-    title: str
-    """Its name in the literature, e.g. ``MetaSGD (diagonal PGD)``."""
-    paper: str
-    """Source: authors, title, venue and year."""
-    bibtex: str = ""
-    """The same as a BibTeX entry, indented as its place in the code asks for; ``list NAME --bibtex`` prints it."""
-    geometry: str
-    """The preconditioner or map in two or three words, e.g. ``diagonal``."""
-    equation: str
-    """One inner step in the notation φ, z, α, G, θ."""
-    learned: str
-    """The meta-parameters in one sentence."""
-    differences: str = ""
-    """Where paper and public code differ, and what is done here."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Meaning of each option of the constructor; its default is read from the signature."""
-    reconstructed: bool = False
-    """True where no public text settles the method: said wherever its result is shown."""
-    starts_as_maml: bool = True
-    """At its start the method traces exactly MAML's trajectory."""
-    alive: bool = True
-    """No meta-parameter has an identically zero gradient after two meta-steps."""
-
-
-OWN_BIBTEX = """
-    @software{inneroptimizerbenchmark,
-      author = {{The maintainers of the Inner Optimizer Benchmark}},
-      title = {Inner Optimizer Benchmark},
-      year = {2026},
-    }
-    """
-"""Of what no paper describes: this suite, as CITATION.cff has it."""
-
-COMMON_OPTIONS = {
-    "alpha": "inner step size α > 0; in a run the knob `--alpha`",
-    "adapt": "which parameters move on a task: `all`, `head` (the last layer: ANIL), `body` (all others: BOIL), or a "
-    "glob over parameter names; the rest keep their meta-learned value",
-}
-"""Meaning of the options that every method has."""
 
 
 class Task(Protocol):

@@ -32,6 +32,7 @@ class ECML(InnerOptimizer):
         title="ECML (conditioned adaptation)",
         paper="Hiller, Harandi, Drummond: On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation. "
         "NeurIPS 2022",
+        kind="start",
         bibtex="""
         @inproceedings{hiller2022ecml,
           author = {Hiller, Markus and Harandi, Mehrtash and Drummond, Tom},

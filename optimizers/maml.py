@@ -15,6 +15,7 @@ class GradientDescent(InnerOptimizer):
     card = Card(
         title="MAML (gradient descent)",
         paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        kind="start",
         bibtex="""
         @inproceedings{finn2017maml,
           author = {Finn, Chelsea and Abbeel, Pieter and Levine, Sergey},

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optimizers.base import OWN_BIBTEX, Card, InnerOptimizer, Params, State
+from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.cards import OWN_BIBTEX
 from optimizers.errors import choice
 from optimizers.maps.block_iaf import BlockIAF
 from optimizers.maps.convex import ConvexMap
@@ -65,6 +66,7 @@ class MirrorDescent(_BlockIAFDescent):
     card = Card(
         title="MD (mirror descent, blockIAF)",
         paper=_PAPER,
+        kind="mirror map",
         bibtex=_BIBTEX,
         geometry="learned map, block-triangular",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z); block i: φ_i = z_i ⊙ σ(a_i) + m_i, "
@@ -90,6 +92,7 @@ class MirrorDescentReleased(_BlockIAFDescent):
     card = Card(
         title="MD as released",
         paper=_PAPER,
+        kind="mirror map",
         bibtex=_BIBTEX,
         geometry="learned map; in effect diagonal",
         equation=MirrorDescent.card.equation,
@@ -119,6 +122,7 @@ class MirrorDescentConvex(DualDescent):
     card = Card(
         title="MD, convex potential",
         paper="This project; the promise is that of " + _PAPER,
+        kind="mirror map",
         bibtex=OWN_BIBTEX,
         geometry="learned map, gradient of a convex function",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z) = ∇ψ(z) = D z + Uᵀ(s ⊙ sigmoid(U z + b)), D, s > 0",

@@ -23,6 +23,7 @@ class MetaCurvature(InnerOptimizer):
     card = Card(
         title="Meta-Curvature (Kronecker PGD)",
         paper="Park, Oliva: Meta-Curvature. NeurIPS 2019",
+        kind="preconditioner",
         bibtex="""
         @inproceedings{park2019metacurvature,
           author = {Park, Eunbyung and Oliva, Junier B.},

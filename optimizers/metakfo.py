@@ -33,6 +33,7 @@ class MetaKFO(InnerOptimizer):
     card = Card(
         title="MetaKFO (learned gradient transform)",
         paper="Arnold, Iqbal, Sha: When MAML Can Adapt Fast and How to Assist When It Cannot. AISTATS 2021",
+        kind="preconditioner",
         bibtex="""
         @inproceedings{arnold2021metakfo,
           author = {Arnold, S{\\'e}bastien M. R. and Iqbal, Shariq and Sha, Fei},

@@ -22,6 +22,7 @@ class MetaSGD(InnerOptimizer):
     card = Card(
         title="MetaSGD (diagonal PGD)",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835, 2017",
+        kind="preconditioner",
         bibtex="""
         @article{li2017metasgd,
           author = {Li, Zhenguo and Zhou, Fengwei and Chen, Fei and Li, Hang},

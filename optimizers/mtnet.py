@@ -25,6 +25,7 @@ class MTNet(InnerOptimizer):
     card = Card(
         title="MT-net (learned subspace and metric)",
         paper="Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018",
+        kind="layers",
         bibtex="""
         @inproceedings{lee2018mtnet,
           author = {Lee, Yoonho and Choi, Seungjin},

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from optimizers import registry
-from optimizers.base import COMMON_OPTIONS
+from optimizers.cards import COMMON_OPTIONS
 from optimizers.counting import step_multiply_adds
 
 COUNTED = (
@@ -46,7 +46,10 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     if card.reconstructed:
         lines += ["**Reconstructed:** no public text settles this method; its results say so wherever shown.", ""]
     lines += [card.paper.rstrip(".") + ".", ""]
-    lines += [f"Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""), ""]
+    lines += [
+        f"Kind: {card.kind}. Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""),
+        "",
+    ]
     lines += ["## One step", "", "```", *card.equation.split("; "), "```", ""]
     lines += ["## What is learned", "", card.learned, ""]
     lines += [
@@ -58,6 +61,8 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     ]
     if card.differences:
         lines += ["## Paper, code and what is done here", "", card.differences, ""]
+    if card.published:
+        lines += ["## Published", "", card.published, ""]
     lines += ["## Options", "", "| option | default | meaning |", "|---|---|---|"]
     lines += [f"| `{option}` | `{default}` | {meaning} |" for option, default, meaning in option_rows(name)]
     lines += ["", "## What it costs", "", "| network | d | meta-parameters beside d | multiply-adds per step |"]

@@ -38,9 +38,16 @@ _BUILTIN = {
     "md": "optimizers.md:MirrorDescent",
     "md-released": "optimizers.md:MirrorDescentReleased",
     "md-convex": "optimizers.md:MirrorDescentConvex",
+    "momentum": "optimizers.momentum:HeavyBall",
 }
 
-aliases = {"gd": "maml", "mirror-descent": "md", "meta-sgd": "metasgd", "meta-curvature": "metacurvature"}
+aliases = {
+    "gd": "maml",
+    "mirror-descent": "md",
+    "meta-sgd": "metasgd",
+    "meta-curvature": "metacurvature",
+    "heavy-ball": "momentum",
+}
 """Other names by which a method is found; results always carry the method's own name."""
 
 _registered: dict[str, Factory] = {}

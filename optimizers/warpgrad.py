@@ -27,6 +27,7 @@ class WarpGrad(InnerOptimizer):
     card = Card(
         title="WarpGrad (warp layers)",
         paper="Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020",
+        kind="layers",
         bibtex="""
         @inproceedings{flennerhag2020warpgrad,
           author = {Flennerhag, Sebastian and Rusu, Andrei A. and Pascanu, Razvan and Visin, Francesco and Yin, Hujun

@@ -108,6 +108,12 @@ def test_md(method: str, dataset: str) -> None:
         has(published(method, dataset, 5), meta_optimizer="adam", momentum=0.0, weight_decay=0.0, **common)
 
 
+@pytest.mark.parametrize("dataset", ["miniimagenet", "omniglot"])
+def test_momentum_was_never_published_and_runs_as_maml_does(dataset: str) -> None:
+    maml, momentum = (published(method, dataset).to_dict() for method in ("maml", "momentum"))
+    assert momentum == maml | {"method": "momentum"}
+
+
 @pytest.mark.parametrize("shots", [1, 5])
 @pytest.mark.parametrize("method", PUBLISHED)
 @pytest.mark.parametrize(("name", "preset"), [("controlled", "quick"), ("controlled", "paper"), ("published", "quick")])

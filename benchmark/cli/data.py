@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.data import catalogue
 from benchmark.data.storage import SPLITS, Dataset, data_root
+from benchmark.screen import one_line
 
 HELP = "import, list and look at data sets"
 
@@ -62,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _say(line: str = "") -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(one_line(line) + "\n")
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -108,6 +109,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _import_path(name: str, path: str | Path, root: str | None, **options: Any) -> int:
+    from benchmark.data.importing import summary
+
     bar, what = _progress(f"importing {name}")
     with bar:
         task = bar.add_task(what, total=None)
@@ -117,10 +120,11 @@ def _import_path(name: str, path: str | Path, root: str | None, **options: Any) 
     _say(
         f"imported {done.name}: {done.images:,} images of {done.classes:,} classes ({done.form}) into {data_root(root)}"
     )
-    for image, reason in done.bad:
-        _say(f"left out {image}: {reason}")
-    for line in catalogue.differences(catalogue.load(done.name, root)):
-        _say(f"note: {line}")
+    dataset = catalogue.load(done.name, root)
+    for line in summary.lines(done, dataset):
+        _say(f"  {line}")
+    for line in catalogue.differences(dataset):
+        _say(f"  note      {line}")
     return 0
 
 
@@ -184,7 +188,7 @@ def _preview(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from benchmark.data.verify import verify
 
-    dataset: Dataset = catalogue.load(arguments.name, arguments.data_root)
+    dataset: Dataset = catalogue.load(arguments.name, arguments.data_root, trusted=True)
     lines, sound = verify(dataset)
     for line in lines:
         _say(line)

@@ -6,11 +6,13 @@ import argparse
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import recipes
 from benchmark.cli.flags import add_data_root, add_results, output
 from benchmark.errors import UserError
 from benchmark.spec import RECIPES
+from optimizers.cards import KINDS
 
 HELP = "methods, data sets, networks, presets, runs; or one method in full"
 WHAT = ("methods", "data", "networks", "presets", "runs")
@@ -68,14 +70,18 @@ def _bibtex(console: Console, *names: str) -> None:
 def _methods(console: Console, arguments: argparse.Namespace) -> None:
     import optimizers
 
-    table = Table("method", "what it is", "geometry", title="methods", title_justify="left", box=None)
-    for name in optimizers.available():
-        card = optimizers.card(name)
-        also = [alias for alias, own in optimizers.aliases.items() if own == name]
-        title = (
-            card.title if "reconstructed" in card.title or not card.reconstructed else f"{card.title} (reconstructed)"
-        )
-        table.add_row(f"{name} ({', '.join(also)})" if also else name, title, card.geometry)
+    cards = {name: optimizers.card(name) for name in optimizers.available()}
+    kinds = dict.fromkeys([*KINDS, *sorted({card.kind for card in cards.values()})])
+    table = Table("method", "what it is, and what is learned", title="methods", title_justify="left", box=None)
+    for kind in kinds:
+        members = {name: card for name, card in cards.items() if card.kind == kind}
+        if members:
+            table.add_row(Text(kind, style="bold"), Text(KINDS.get(kind, ""), style="italic"))
+        for name, card in members.items():
+            also = [alias for alias, own in optimizers.aliases.items() if own == name]
+            doubt = " (reconstructed)" if card.reconstructed and "reconstructed" not in card.title else ""
+            what = Text.assemble(f"{card.title}{doubt}\n", (card.learned, "dim"))
+            table.add_row(Text(f"  {name}" + (f" ({', '.join(also)})" if also else "")), what)
     console.print(table)
     for name, reason in optimizers.broken().items():
         console.print(f"plug-in {name} cannot be used: {reason}", markup=False, highlight=False)

@@ -164,6 +164,7 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmark import data
     from benchmark.runs import assembly
     from benchmark.runs import plan as plans
+    from benchmark.runs import run as runner
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
     tuning: tune.Tuning | None = arguments.tuning
@@ -177,6 +178,7 @@ def main(arguments: argparse.Namespace) -> int:
         specs = with_floor(specs)
     for spec in specs:
         assembly.check(spec, dataset)
+    runner.require_same_images(specs, arguments.results, dataset)
     context, workers, device = machinery(arguments, specs[-1].meta_batch)
     if tuning is not None:
         methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()

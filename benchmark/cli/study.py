@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out ``study``: 0 when everything has its result, else 1."""
     study = read(arguments.file)
-    _check(study, arguments.data_root)
+    _check(study, arguments.results, arguments.data_root)
     context, workers, device = machinery(arguments, study.stages[0].specs()[-1].meta_batch)
     context = dataclasses.replace(context, shared=True)
     if arguments.dry_run:
@@ -65,16 +65,20 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if whole else 1
 
 
-def _check(study: Study, data_root: Path | None) -> None:
-    """:class:`UserError` now for what would fail hours later: missing data, tasks that the data cannot give."""
+def _check(study: Study, results: Path, data_root: Path | None) -> None:
+    """:class:`UserError` now for what would fail hours later: missing or other data, tasks that it cannot give."""
     from benchmark import data
     from benchmark.runs import assembly
+    from benchmark.runs import run as runner
 
     specs = [spec for stage in study.stages for spec in stage.specs()]
     specs += study.search.plan(study.methods) if study.search else []
     seen: dict[tuple, RunSpec] = {(spec.method, spec.dataset, spec.ways, spec.shots): spec for spec in specs}
     for spec in seen.values():
         assembly.check(spec, data.load(spec.dataset, data_root))
+    for stage in study.stages:
+        dataset = data.load(stage.dataset, data_root)
+        runner.require_same_images(stage.specs(), results / stage.folder, dataset)
 
 
 def _tune(

@@ -49,7 +49,9 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
     else:
         found = list(_methods(a, b, group_runs(readable(results)), results))
     if not found:
-        raise UserError(f"{a} and {b} have no data set, ways, shots and recipe in common; see 'list runs'")
+        raise UserError(
+            f"{a} and {b} have no data set with the same images, ways, shots and recipe in common; see 'list runs'"
+        )
     known = [each.row["p"] if each.row is not None else math.nan for each in found]
     for each, p in zip(found, statistics.holm(known), strict=True):
         if each.row is not None:
@@ -89,9 +91,9 @@ def _label(name: str, labels: dict[str, str]) -> str:
 
 
 def _folders(a: Path, b: Path) -> Iterator[Comparison]:
-    other = {(group.dataset, group.ways, group.recipe): group for group in group_runs(readable(b))}
+    other = {(group.source, group.ways, group.recipe): group for group in group_runs(readable(b))}
     for group in group_runs(readable(a)):
-        match = other.get((group.dataset, group.ways, group.recipe))
+        match = other.get((group.source, group.ways, group.recipe))
         for shots in group.shots if match else ():
             assert match is not None
             there = {cell.label: cell for cell in match.cells(shots)}

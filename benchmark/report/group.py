@@ -1,8 +1,9 @@
 """Runs become rows: which runs are comparable, which are seeds of one another, and what each row measured.
 
-A *group* is what one column of Table 1 may hold: one data set, number of ways and recipe. In it a *row* is a method
-with one setting of its knobs, and a *cell* is the row at one number of shots: its runs differ by seed alone. Where
-the same method appears with several settings, the knobs that differ become part of the row's label.
+A *group* is what one column of Table 1 may hold: one data set, number of ways and recipe. Runs on other images under
+the same name (imported anew, or from another place) are of another group, named by the hash of its images. In it a
+*row* is a method with one setting of its knobs, and a *cell* is the row at one number of shots: its runs differ by
+seed alone. Where the same method appears with several settings, the knobs that differ become part of the row's label.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, Cell, is_plain, is_reconstructed
-from benchmark.report.published import TITLES, dataset_title, method_order, method_title
+from benchmark.report.published import IMAGES, TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
 NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe"}
@@ -38,9 +39,12 @@ class TableGroup:
     """Rows that may stand in one column: one data set, ways and recipe."""
 
     dataset: str
+    """The data set's name; with the first digits of its hash where the results hold several under one name."""
     ways: int
     recipe: str
     rows: tuple[Row, ...]
+    source: tuple[str, str] = ("", "")
+    """What the tasks are drawn from: the data set's name and the hash of its images, empty where none was recorded."""
 
     @property
     def title(self) -> str:
@@ -77,12 +81,21 @@ def group_runs(runs: list[Run]) -> list[TableGroup]:
 
     A trial of a tuning has no test tasks and is in none.
     """
-    split: dict[tuple[str, int, str], list[Run]] = {}
+    split: dict[tuple[tuple[str, str], int, str], list[Run]] = {}
     for run in (each for each in runs if not each.is_trial):
-        key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
-        split.setdefault(key, []).append(run)
-    names = _names(runs)
-    return [TableGroup(*key, _rows(members, names)) for key, members in sorted(split.items())]
+        split.setdefault((source(run), int(run.spec["ways"]), str(run.spec["recipe"])), []).append(run)
+    names, several = _names(runs), Counter(dataset for dataset, _ in {key[0] for key in split})
+    groups = []
+    for (drawn, ways, recipe), members in split.items():
+        dataset, images = drawn
+        title = dataset if several[dataset] == 1 else f"{dataset}{IMAGES}{images[:8] or 'not recorded'})"
+        groups.append(TableGroup(title, ways, recipe, _rows(members, names), drawn))
+    return sorted(groups, key=lambda group: (group.dataset, group.ways, group.recipe))
+
+
+def source(run: Run) -> tuple[str, str]:
+    """What the run's tasks were drawn from: the data set's name and the hash of its images."""
+    return str(run.spec["dataset"]), str(run.environment.get("dataset_hash") or "")
 
 
 def _names(runs: list[Run]) -> dict[str, str]:

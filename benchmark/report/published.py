@@ -86,15 +86,21 @@ DATASETS = {
 }
 
 
+IMAGES = " (images "
+"""Stands between a data set's name and the first digits of its hash where results hold several under one name."""
+
+
 def dataset_key(dataset: str) -> str:
     """A data set's name (or the path it was given as) without case, folders and punctuation: ``cifarfs``."""
-    base = dataset.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    base = dataset.partition(IMAGES)[0].replace("\\", "/").rstrip("/").rpartition("/")[2]
     return "".join(letter for letter in base.lower() if letter.isalnum())
 
 
 def dataset_title(dataset: str) -> str:
     """The data set as readers know it; unknown ones keep their own name, a path its last part."""
-    return DATASETS.get(dataset_key(dataset), dataset.replace("\\", "/").rstrip("/").rpartition("/")[2] or dataset)
+    name, mark, images = dataset.partition(IMAGES)
+    own = name.replace("\\", "/").rstrip("/").rpartition("/")[2] or name
+    return DATASETS.get(dataset_key(name), own) + mark + images
 
 
 def method_title(method: str) -> str:

@@ -85,9 +85,11 @@ class RunDirectory:
             elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
-                if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command, {"tuning": before.tuning, "card": before.card})
                 self.status = dict(before.status)
+                images = self._images(before, environment)
+                if before.schema != SCHEMA or images:
+                    tables = {"tuning": before.tuning, "card": before.card}
+                    self._write_spec(before.environment | images, before.command, tables)
             yield
 
     def _open_lock(self) -> IO[str]:
@@ -111,6 +113,13 @@ class RunDirectory:
                 place.rename(self.path)
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
+
+    def _images(self, before: Run, environment: dict[str, Any]) -> dict[str, Any]:
+        """The hash of the images, for a run that was claimed when there were none yet and has learned nothing."""
+        found = environment.get("dataset_hash")
+        if not found or before.environment.get("dataset_hash") or before.status.get("iteration", 0):
+            return {}
+        return {} if self.checkpoint.exists() or before.state == "finished" else {"dataset_hash": found}
 
     def _write_spec(self, environment: dict[str, Any], command: list[str], tables: dict[str, Any]) -> None:
         document = {

@@ -18,9 +18,10 @@ VARIANTS = [
     *(("ecml", {"wrt": wrt, "adapt": adapt}) for wrt in ("head", "all") for adapt in ("all", "body", "conv*.weight")),
     ("ecml", {"penalty": "ratio"}),
     ("md", {"sigma": "sigmoid"}),
+    ("momentum", {"beta": 0.9}),
     *(
         (name, {"adapt": adapt})
-        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex")
+        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum")
         for adapt in ("head", "body")
     ),
     ("md", {"adapt": "conv*.weight"}),
