@@ -140,6 +140,15 @@ class InnerOptimizer(nn.Module):
         """The outer loss of one task, a scalar. Default: the query nll at φ_K."""
         return self.query_loss(trajectory.params, task)
 
+    def summaries(self) -> dict[str, Tensor]:
+        """What is worth watching of θ while it is learned, by ``kind/parameter``; called without a graph.
+
+        ``run --tensorboard`` draws a scalar as a curve and anything larger as a histogram. Kinds that several methods
+        share: ``step size``, what an entry of G is multiplied by, and ``spectrum``, the singular values of what a
+        gradient is multiplied by. Default: nothing.
+        """
+        return {}
+
     # What every method may use.
 
     def start(self) -> Params:

@@ -49,7 +49,18 @@ class DualDescent(InnerOptimizer):
         return {"z": self.descend(state["z"], grads)}
 
 
-class MirrorDescent(DualDescent):
+class _BlockIAFDescent(DualDescent):
+    """What both forms of the blockIAF share."""
+
+    g: BlockIAF
+
+    def summaries(self) -> dict[str, Tensor]:
+        """α σ(a) at z_0: how far an entry of φ moves for its own entry of G, in the first step."""
+        scales, _ = self.g.affine(self.start())
+        return {f"step size/{name}": self.alpha * scale for name, scale in scales.items()}
+
+
+class MirrorDescent(_BlockIAFDescent):
     """Mirror descent by a blockIAF whose every meta-parameter trains."""
 
     card = Card(
@@ -75,7 +86,7 @@ class MirrorDescent(DualDescent):
         self.g = BlockIAF(self.start(), self.blocks(), sigma=sigma, zero="last")
 
 
-class MirrorDescentReleased(DualDescent):
+class MirrorDescentReleased(_BlockIAFDescent):
     """Mirror descent by the blockIAF as released: all mode matrices of its heads start at zero."""
 
     card = Card(
@@ -123,4 +134,9 @@ class MirrorDescentConvex(DualDescent):
 
     def __init__(self, network: nn.Module, **common: Any) -> None:
         super().__init__(network, **common)
-        self.g = ConvexMap(self.start())
+        self.g: ConvexMap = ConvexMap(self.start())
+
+    def summaries(self) -> dict[str, Tensor]:
+        """α D, the least that an entry of φ moves for its own entry of G at any z, and the weights s."""
+        least = {f"least step size/{name}": self.alpha * d for name, d in self.g.diagonal().items()}
+        return least | {"weights of the directions": self.g.log_weight.exp()}

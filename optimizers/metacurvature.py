@@ -65,6 +65,18 @@ class MetaCurvature(InnerOptimizer):
             out |= members.split(stacked * factors[0] if vectors else mode_products(stacked, list(factors)))
         return out
 
+    def summaries(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for members, factors in zip(self.groups, self.factors, strict=True):
+            assert isinstance(factors, nn.ParameterList)
+            if len(members.modes) == 1:
+                found |= {f"step size/{n}": self.alpha * m for n, m in zip(members.names, factors[0], strict=True)}
+                continue
+            for mode, factor in enumerate(factors):
+                values = torch.linalg.svdvals(factor)  # [G, n]
+                found |= {f"spectrum/{n} mode {mode}": s for n, s in zip(members.names, values, strict=True)}
+        return found
+
     def step(self, state: State, grads: Params, k: int) -> State:
         update = self.precondition(grads)
         return {"phi": self.descend(state["phi"], update)}

@@ -89,6 +89,15 @@ class MetaKFO(InnerOptimizer):
         last = dict(grads) if self.adapting else {}
         return {"phi": self.descend(state["phi"], update), "transform": transform, "last": last}
 
+    def summaries(self) -> dict[str, Tensor]:
+        """The spectra of LᵀL and RᵀR of the linear transform."""
+        found: dict[str, Tensor] = {}
+        for index, members in enumerate(self.groups):
+            for side in "LR":
+                values = torch.linalg.svdvals(self.factors[f"{index}-{side}"]).square()  # [G, n]
+                found |= {f"spectrum/{n} {side}": s for n, s in zip(members.names, values, strict=True)}
+        return found
+
     def apply_transform(self, factors: Mapping[str, Tensor], grads: Params) -> dict[str, Tensor]:
         """A(G) for the given factors, keyed like G."""
         out: dict[str, Tensor] = {}

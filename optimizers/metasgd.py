@@ -50,6 +50,9 @@ class MetaSGD(InnerOptimizer):
         learned = {name: self.rate[key(name)] for name in self.adapted}
         return {name: value.exp() for name, value in learned.items()} if self.form == "log" else learned
 
+    def summaries(self) -> dict[str, Tensor]:
+        return {f"step size/{name}": rate for name, rate in self.rates().items()}
+
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "rate": self.rates()}
 

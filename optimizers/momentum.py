@@ -25,6 +25,16 @@ class HeavyBall(InnerOptimizer):
         title="Heavy ball (learned momentum)",
         paper="Polyak: Some methods of speeding up the convergence of iteration methods. USSR Computational "
         "Mathematics and Mathematical Physics 4(5), 1964. Its rates are learned as those of Meta-SGD (Li et al., 2017)",
+        bibtex="""
+        @article{polyak1964momentum,
+          author = {Polyak, Boris T.},
+          title = {Some methods of speeding up the convergence of iteration methods},
+          journal = {USSR Computational Mathematics and Mathematical Physics},
+          year = {1964},
+          volume = {4},
+          number = {5},
+        }
+        """,
         kind="memory",
         geometry="identity, with memory",
         equation="v_k = β v_{k−1} + G, v_0 = 0; φ_k = φ_{k−1} − a v_k; a and β = tanh b, one pair per tensor",
@@ -44,6 +54,11 @@ class HeavyBall(InnerOptimizer):
         like, count = next(iter(self.start().values())), len(self.adapted)
         self.log_rate = nn.Parameter(like.new_full((count,), math.log(self.alpha)))
         self.slope = nn.Parameter(like.new_full((count,), math.atanh(beta)))
+
+    def summaries(self) -> dict[str, Tensor]:
+        rates = dict(zip(self.adapted, self.log_rate.exp().unbind(), strict=True))
+        betas = dict(zip(self.adapted, self.slope.tanh().unbind(), strict=True))
+        return {f"step size/{n}": a for n, a in rates.items()} | {f"momentum/{n}": b for n, b in betas.items()}
 
     def init_state(self, noise: Tensor | None = None) -> State:
         phi = self.start()

@@ -81,6 +81,12 @@ class MTNet(InnerOptimizer):
             found[owner] = soft + stop_gradient((soft >= 0.5).to(soft.dtype) - soft)
         return found
 
+    def summaries(self) -> dict[str, Tensor]:
+        """How probable it is that an output channel adapts, [channels] by layer."""
+        if self.logit is None:
+            return {}
+        return {f"adapts with probability/{owner}": self.logit[key(owner)].sigmoid() for owner in self.masked}
+
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "mask": self.masks(noise)}
 

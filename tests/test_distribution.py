@@ -121,6 +121,6 @@ def test_a_commit_is_recorded_of_this_checkout_alone(tmp_path: Path, monkeypatch
     package = tmp_path / "venv/site-packages/benchmark/__init__.py"
     package.parent.mkdir(parents=True)
     monkeypatch.setattr(benchmark, "__file__", str(package))
-    assert environment._commit() == ""
+    assert environment.commit() == ""
     monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "benchmark/__init__.py"))
-    assert environment._commit() != ""
+    assert environment.commit() != ""

@@ -18,7 +18,10 @@ import benchmark
 from benchmark.errors import UserError, nearest
 
 PROG = "python -m benchmark"
-VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "merge", "verify", "time", "data")
+VERBS = (
+    *("run", "tune", "study", "report", "compare", "export", "list"),
+    *("status", "merge", "verify", "time", "data", "doctor"),
+)
 """Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
 
 
@@ -62,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _wait_patiently()
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+            importlib.import_module("argcomplete").autocomplete(parser)
+        options = parser.parse_args(arguments)
         options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
         status = int(options.verb(options) or 0)
         sys.stdout.flush()  # here, where a reader that left is caught, and not at exit

@@ -54,7 +54,8 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
     else:
         found = list(_methods(a, b, group_runs(readable(results)), results))
     if not found:
-        raise UserError(f"{a} and {b} have no images, ways, shots, recipe and norm in common; see 'list runs'")
+        what = "no data set with the same images, ways, shots, recipe and norm in common"
+        raise UserError(f"{a} and {b} have {what}; see 'list runs'")
     known = [each.row["p"] if each.row is not None else math.nan for each in found]
     for each, p in zip(found, statistics.holm(known), strict=True):
         if each.row is not None:
