@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """``python -m benchmark``: the command line; see :mod:`benchmark.cli.parser`."""
 
 from __future__ import annotations

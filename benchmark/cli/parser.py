@@ -23,7 +23,10 @@ from benchmark import screen
 from benchmark.errors import UserError, nearest
 
 PROG = "python -m benchmark"
-VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "verify", "time", "data")
+VERBS = (
+    *("run", "tune", "study", "report", "compare", "export", "list"),
+    *("status", "merge", "verify", "time", "data", "doctor"),
+)
 """Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
 
 
@@ -72,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.prepare()
     try:
         with _terminated_cleanly(), _warnings_on_one_line():
-            options = _parser().parse_args(arguments)
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+                importlib.import_module("argcomplete").autocomplete(parser)
+            options = parser.parse_args(arguments)
             options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
             status = int(options.verb(options) or 0)
             if lost := screen.lost():

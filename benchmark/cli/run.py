@@ -92,6 +92,9 @@ def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> No
         metavar="N",
         help="processes that share the tasks; default: one per core (at most the meta-batch), or one per GPU",
     )
+    where.add_argument(
+        "--tensorboard", action="store_true", help="write curves for `tensorboard --logdir` (extra: tensorboard)"
+    )
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
@@ -195,9 +198,11 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
     """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
     from benchmark.engine import parallel
     from benchmark.metagrad import STRATEGIES
-    from benchmark.runs import environment
+    from benchmark.runs import environment, tensorboard
     from benchmark.runs import run as runner
 
+    if arguments.tensorboard:
+        tensorboard.require()
     device = environment.choose_device(arguments.device)
     if arguments.strategy not in STRATEGIES:
         raise UserError(
@@ -215,6 +220,7 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
         strategy=arguments.strategy,
         recompute=arguments.recompute,
         command=portable(shlex.split(arguments.command_line)),
+        tensorboard=arguments.tensorboard,
     )
     return context, workers, device
 

@@ -32,21 +32,22 @@ from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.html import page
-from benchmark.runs.store import load_runs
+from benchmark.runs.merge import load_together
 
 MANY = 16
 """From this many figures on it pays to start processes that save them."""
 
 
-def write(results: Path, reports: Path) -> list[Path]:
-    """Make the whole report on `results` under `reports`; returns the files written, in order.
+def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
+    """Make the whole report on `results`, one folder or several, under `reports`; returns the files written, in order.
 
     A run that cannot be read is left out, and named among the warnings.
     """
     refused: list[str] = []
-    runs = load_runs(results, refused.append, tables=True)
+    folders = [results] if isinstance(results, Path) else list(results)
+    runs = load_together(folders, refused.append, tables=True)
     groups = group_runs(runs)
-    findings = read_findings(results)
+    findings = read_findings(*folders)
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)

@@ -33,7 +33,7 @@ def warnings(groups: Sequence[TableGroup]) -> list[str]:
     places: dict[str, list[str]] = {}
     for group in groups:
         for text in _of_group(group):
-            places.setdefault(text, []).append(f"{group.ways}-way {group.title}, {group.recipe} recipe")
+            places.setdefault(text, []).append(f"{group.ways}-way {group.title}, {group.protocol}")
     everywhere = len(groups)
     texts = [text if len(where) == everywhere > 1 else f"{'; '.join(where)}: {text}" for text, where in places.items()]
     return [*_of_images(groups), *texts]

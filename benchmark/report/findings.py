@@ -38,6 +38,7 @@ CONDITIONS = ("shots", "queries", "steps", "tasks", "strategy", "threads", "devi
 """Times under other conditions do not compare."""
 TIMING_KEY = ("method", "channels", "image_size", *CONDITIONS)
 """What a row is a measurement of."""
+GEOMETRY_KEY = ("method", "run", "stage")
 TIMING_ABSENT = {"tasks": "1", "strategy": "auto"}
 """The defaults of ``time``, for files from before these were written."""
 
@@ -65,9 +66,17 @@ class Findings:
         return known.groupby("method")["adapt_step_ms"].mean()
 
 
-def read(results: Path) -> Findings:
-    """Read both tables below `results`; :class:`UserError` for a file that is no such table."""
-    return Findings(_read(results / "geometry.csv", GEOMETRY), _read(results / "timing.csv", TIMING))
+def read(*results: Path) -> Findings:
+    """Read both tables below `results`; :class:`UserError` for a file that is no such table.
+
+    What several folders measured alike counts once, as the first of them has it.
+    """
+    geometry = pd.concat([_read(folder / "geometry.csv", GEOMETRY) for folder in results], ignore_index=True)
+    timing = pd.concat([_read(folder / "timing.csv", TIMING) for folder in results], ignore_index=True)
+    if len(results) > 1:
+        geometry = geometry.drop_duplicates(list(GEOMETRY_KEY), ignore_index=True)
+        timing = timing.drop_duplicates(list(TIMING_KEY), ignore_index=True)
+    return Findings(geometry, timing)
 
 
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:

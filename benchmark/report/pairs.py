@@ -26,8 +26,8 @@ LEVEL = 0.05
 """A difference counts when its Holm-corrected p is below this."""
 
 COLUMNS = [
-    "dataset", "ways", "shots", "recipe", "a", "b", "difference", "low", "high", "p", "p_holm", "effect", "wins",
-    "ties", "losses", "tasks", "tasks_diverged", "seeds", "half_seeds", "lower_is_better",
+    "dataset", "ways", "shots", "recipe", "norm", "a", "b", "difference", "low", "high", "p", "p_holm", "effect",
+    "wins", "ties", "losses", "tasks", "tasks_diverged", "seeds", "half_seeds", "lower_is_better",
 ]  # fmt: skip
 
 
@@ -59,8 +59,8 @@ def compare(group: TableGroup, a: Cell, b: Cell) -> dict[str, object] | None:
     result = statistics.paired(left.to_numpy(), right.to_numpy())
     by_seed = (left - right).groupby(level="seed").mean()
     return {
-        "dataset": group.dataset, "ways": group.ways, "shots": a.shots, "recipe": group.recipe, "a": a.label,
-        "b": b.label, "difference": result.mean, "low": result.low, "high": result.high, "p": result.p,
+        "dataset": group.dataset, "ways": group.ways, "shots": a.shots, "recipe": group.recipe, "norm": group.norm,
+        "a": a.label, "b": b.label, "difference": result.mean, "low": result.low, "high": result.high, "p": result.p,
         "p_holm": math.nan, "effect": result.effect, "wins": result.wins, "ties": result.ties,
         "losses": result.losses, "tasks": result.count, "tasks_diverged": result.excluded, "seeds": len(by_seed),
         "half_seeds": statistics.seed_interval(by_seed.to_numpy()).half, "lower_is_better": a.metric == "nll",
@@ -80,6 +80,7 @@ def select(pairs: pd.DataFrame, group: TableGroup, shots: int) -> pd.DataFrame:
         (pairs["dataset"] == group.dataset)
         & (pairs["ways"] == group.ways)
         & (pairs["recipe"] == group.recipe)
+        & (pairs["norm"] == group.norm)
         & (pairs["shots"] == shots)
     ]
 
@@ -121,7 +122,7 @@ def markdown(groups: Sequence[TableGroup], pairs: pd.DataFrame) -> str:
             labels, body = matrix(pairs, group, shots)
             if not labels:
                 continue
-            title = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+            title = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
             lines = [[label, *(entry(*place) for place in line)] for label, line in zip(labels, body, strict=True)]
             parts += [f"## {title}", markdown_table(["row − column", *labels], lines)]
     if len(parts) == 1:

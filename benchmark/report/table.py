@@ -1,8 +1,9 @@
 """Table 1: method × shots, published numbers beside ours.
 
 One table holds one data set and number of ways. For each number of shots it shows what the papers print, then one
-column for each recipe that was run. The *long form* has one line for each method, shots and recipe at full precision:
-the CSV. The *wide form* prints the same numbers rounded: Markdown and LaTeX (:mod:`benchmark.report.formats`) and page.
+column for each recipe and norm that was run. The *long form* has one line for each method, shots, recipe and norm at
+full precision: the CSV. The *wide form* prints the same numbers rounded: Markdown and LaTeX
+(:mod:`benchmark.report.formats`) and page.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.report.cell import FLOOR, PUBLISHED_NORM, Cell
 from benchmark.report.group import TableGroup
 from benchmark.report.published import (
     RECONSTRUCTED,
@@ -61,8 +62,8 @@ class Table:
         return sorted(((method, label) for label, method in found.items()), key=lambda p: (*method_order(p[0]), p[1]))
 
     def plain(self, label: str) -> bool:
-        """Whether this row is the method that the paper printed a number for."""
-        return all(row.plain for group in self.groups for row in group.rows if row.label == label)
+        """Whether this row is, in some column, the method that the paper printed a number for."""
+        return any(row.plain for group in self.groups for row in group.rows if row.label == label)
 
     def reconstructed(self, label: str) -> bool:
         """Whether no public text settles the method of this row."""
@@ -94,7 +95,7 @@ def tables(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = N
 
 
 def frame(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """The long form: one row for each data set, ways, recipe, method and shots, at full precision.
+    """The long form: one row for each data set, ways, recipe, norm, method and shots, at full precision.
 
     Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``half_seeds`` over seeds.
     ``meta_step_ms`` is the wall time of a meta-step in training, ``inner_step_ms`` (`step_ms`) of one timed inner step.
@@ -111,6 +112,7 @@ def frame(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = No
                     "ways": group.ways,
                     "shots": shots,
                     "recipe": group.recipe,
+                    "norm": group.norm,
                     "method": row.method,
                     "label": row.label,
                     "metric": cell.metric,
@@ -178,10 +180,18 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     ]
 
 
+NORMS = {
+    "support": "Support norm: query images are normalised by the support set's statistics, and no prediction depends "
+    "on the other query images. Elsewhere they are normalised by their own batch, as in the papers.",
+    "group": "Group norm: each image is normalised by itself, and no prediction depends on the other images.",
+}
+"""What a column of another norm than the papers' means."""
+
+
 def column_title(group: TableGroup, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
     seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
-    return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"
+    return f"{shots}-shot, ours ({group.protocol}{seeds})"
 
 
 def _name(table: Table, label: str) -> str:
@@ -202,6 +212,8 @@ def notes(table: Table) -> list[str]:
             + (", another data set: compare the order of the methods, not the level." if other else ".")
             + " The papers mix network widths, test protocols and meta-optimizers."
         )
+    norms = [group.norm for group in table.groups if group.norm != PUBLISHED_NORM]
+    lines += [NORMS[norm] for norm in dict.fromkeys(norms)]
     methods = {method for method, _ in table.labels}
     if any(table.reconstructed(label) for _, label in table.labels):
         lines.append(f"* {RECONSTRUCTED}.")
@@ -231,7 +243,7 @@ def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
     several = False
     for shots in table.shots:
         for group in table.groups:
-            header.append(f"{shots}-shot ({group.recipe} recipe)")
+            header.append(f"{shots}-shot ({group.protocol})")
             for line, (_, label) in zip(body, table.labels, strict=True):
                 cell = table.cell(group, label, shots)
                 several |= cell is not None and len(cell.measured) > 1

@@ -32,7 +32,7 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
 
 def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
     printed = reference(group.dataset, group.ways)
-    title = one_line(f"{group.ways}-way {dataset_title(group.dataset)}, {group.recipe} recipe")
+    title = one_line(f"{group.ways}-way {dataset_title(group.dataset)}, {group.protocol}")
     if group.seeds > 1:
         title += f", {group.seeds} seeds"
     rich = RichTable(

@@ -47,7 +47,7 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
     """What a reader needs to repeat or to doubt a number."""
     return {
         "version": benchmark.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -61,9 +61,14 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
     }
 
 
-def _commit() -> str:
-    """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout."""
+def commit() -> str:
+    """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout.
+
+    Installed, the packages may lie inside a checkout of something else, whose commit says nothing of them.
+    """
     root = Path(benchmark.__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
     git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

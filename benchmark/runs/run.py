@@ -51,6 +51,8 @@ class Context:
     """By method: what a run of the recipe tuned records of the origin of its values."""
     shared: bool = False
     """A run that another process holds is left to it, in the state ``held``, and no failure."""
+    tensorboard: bool = False
+    """Write what :mod:`benchmark.runs.tensorboard` shows, beside the run's tables."""
 
 
 def due(spec: RunSpec, results: Path) -> str:
@@ -141,7 +143,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
             agreed(group, lambda: _require_data(directory, found))
             # rank 0 hands it on to itself alone: the others map the same files, which rank 0 made where they were not
             dataset = known or data.load(spec.dataset, context.data_root)
-            carry_out(Run(spec, dataset, directory, execution, reporter, stop))
+            carry_out(Run(spec, dataset, directory, execution, reporter, stop, context.tensorboard))
     return "finished"
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import optimizers
 from optimizers import BadOption, UnknownMethod
-from optimizers.base import COMMON_OPTIONS, Card, InnerOptimizer
+from optimizers.base import Card, InnerOptimizer
+from optimizers.cards import COMMON_OPTIONS, KINDS
 from optimizers.maml import GradientDescent
 from optimizers.registry import BrokenPlugin
 
@@ -31,6 +32,7 @@ def test_every_method_has_a_full_card_and_every_option_a_meaning(name):
     card = optimizers.card(name)
     assert isinstance(card, Card)
     assert all(getattr(card, f) for f in ("title", "paper", "geometry", "equation", "learned", "differences"))
+    assert card.kind in KINDS
     described = {**COMMON_OPTIONS, **card.options}
     options = optimizers.options(name)
     assert all(described.get(option) for option in options)

@@ -48,11 +48,11 @@ def shown(label: str, longest: int = 30) -> str:
 
 def place(group: TableGroup, shots: int) -> str:
     """``5-way 1-shot CIFAR-FS, controlled recipe``."""
-    return f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+    return f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
 
 
 def stem(kind: str, group: TableGroup, shots: int) -> str:
-    return f"{kind}-{slug(group.title)}-{group.ways}way-{shots}shot-{slug(group.recipe)}"
+    return f"{kind}-{slug(group.title)}-{group.ways}way-{shots}shot-{slug(group.protocol.replace(' recipe', ''))}"
 
 
 def save(drawing: Drawing, folder: Path) -> list[Path]:

@@ -40,11 +40,11 @@ def draw(group: TableGroup, pairs: pd.DataFrame, findings: Findings) -> Iterator
 
 
 def _name(kind: str, group: TableGroup) -> str:
-    return f"{kind}-{slug(group.title)}-{group.ways}way-{slug(group.recipe)}"
+    return f"{kind}-{slug(group.title)}-{group.ways}way-{slug(group.protocol.replace(' recipe', ''))}"
 
 
 def _where(group: TableGroup) -> str:
-    return f"{group.ways}-way {group.title}, {group.recipe} recipe"
+    return f"{group.ways}-way {group.title}, {group.protocol}"
 
 
 def _panels(count: int, *, height: float = 3.3, width: float = 3.6, rows: int = 1) -> tuple[Figure, Any]:

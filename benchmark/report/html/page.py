@@ -91,7 +91,7 @@ def answer(content: Content) -> str:
                 continue
             best.sort(key=lambda cell: cell.score.mean if cell.score else 0.0, reverse=best[0].metric == "accuracy")
             top, ties = best[0], best[1:]
-            text = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe: {top.label} {words.text(top)}"
+            text = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}: {top.label} {words.text(top)}"
             text += f"; within its interval: {', '.join(cell.label for cell in ties)}" if ties else ""
             lines.append(text + ".")
     warned = markup.bullets(content.warnings)
@@ -137,7 +137,7 @@ def matrices(content: Content) -> str:
         labels, body = pairs.matrix(content.pairs, group, shots)
         if not labels:
             continue
-        where = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+        where = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
         lines = [
             [HtmlCell(label), *(markup.number(place[0], pairs.entry(*place), place[1]) for place in line)]
             for label, line in zip(labels, body, strict=True)
