@@ -1,10 +1,12 @@
 """The outer update θ ← MetaOpt(θ, g): which optimizer, at which learning rate, for which part of θ.
 
-η_i = meta_lr · γ^⌊i / lr_step⌋ for the start,    η_i · geometry_lr for the geometry
+η_i for the start,    η_i · geometry_lr for the geometry,
+    η_i = meta_lr · γ^⌊i / lr_step⌋,    or, cosine,    lr_min + (meta_lr − lr_min) (1 + cos(π i / iterations)) / 2
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -43,5 +45,8 @@ def split_start(optimizer: InnerOptimizer) -> tuple[list[Parameter], list[Parame
 
 
 def learning_rate(spec: RunSpec, iteration: int) -> float:
-    """η_i = meta_lr · γ^⌊i / lr_step⌋ for the meta-step that follows `iteration` completed ones."""
+    """η_i for the meta-step that follows `iteration` completed ones, by the schedule of `spec`."""
+    if spec.lr_schedule == "cosine":
+        height = (1 + math.cos(math.pi * iteration / spec.iterations)) / 2
+        return spec.lr_min + (spec.meta_lr - spec.lr_min) * height
     return spec.meta_lr * spec.lr_gamma ** (iteration // spec.lr_step) if spec.lr_step else spec.meta_lr

@@ -76,6 +76,10 @@ class Trajectory(Protocol):
     """φ_K."""
     visited: tuple[State, ...]
     """The states at k = 0 … K, with their graph. Kept only where a graph is kept; empty otherwise."""
+    progress: float
+    """Share of the meta-training that is done, in [0, 1): a plain number, the same for all tasks of a meta-step.
+
+    1 outside of training. Evaluation asks for no objective, so that what is measured cannot depend on it."""
 
 
 class InnerOptimizer(nn.Module):

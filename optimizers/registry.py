@@ -38,6 +38,7 @@ _BUILTIN = {
     "md": "optimizers.md:MirrorDescent",
     "md-released": "optimizers.md:MirrorDescentReleased",
     "md-convex": "optimizers.md:MirrorDescentConvex",
+    "mamlpp": "optimizers.mamlpp:MAMLPlusPlus",
     "momentum": "optimizers.momentum:HeavyBall",
     "adam": "optimizers.adam:Adam",
 }
@@ -48,6 +49,7 @@ aliases = {
     "meta-sgd": "metasgd",
     "meta-curvature": "metacurvature",
     "heavy-ball": "momentum",
+    "maml++": "mamlpp",
 }
 """Other names by which a method is found; results always carry the method's own name."""
 

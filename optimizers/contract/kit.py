@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class Walk:
     state: State
     params: Params
     visited: tuple[State, ...]
+    progress: float = 1.0
 
 
 def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
@@ -75,15 +76,18 @@ def walk(
         return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
 
 
-def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None) -> Tensor:
-    """The objective after the kit's inner loop, with its graph."""
-    return optimizer.objective(task, walk(optimizer, task, noise, graph=True))
+def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None, *, progress: float = 1.0) -> Tensor:
+    """The objective after the kit's inner loop, with its graph, when `progress` of the meta-training is done."""
+    return optimizer.objective(task, replace(walk(optimizer, task, noise, graph=True), progress=progress))
 
 
-def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None) -> dict[str, Tensor]:
+def meta_gradient(
+    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, progress: float = 1.0
+) -> dict[str, Tensor]:
     """∇_θ of the objective of one task, by name; zeros where there is no path."""
     named = dict(optimizer.named_parameters())
-    found = torch.autograd.grad(outer_loss(optimizer, task, noise), list(named.values()), allow_unused=True)
+    loss = outer_loss(optimizer, task, noise, progress=progress)
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), found, strict=True)}
 
 

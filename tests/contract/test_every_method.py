@@ -21,7 +21,7 @@ VARIANTS = [
     ("momentum", {"beta": 0.9}),
     *(
         (name, {"adapt": adapt})
-        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum")
+        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum", "mamlpp")
         for adapt in ("head", "body")
     ),
     ("md", {"adapt": "conv*.weight"}),
