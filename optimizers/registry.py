@@ -39,6 +39,8 @@ _BUILTIN = {
     "md-released": "optimizers.md:MirrorDescentReleased",
     "md-convex": "optimizers.md:MirrorDescentConvex",
     "mamlpp": "optimizers.mamlpp:MAMLPlusPlus",
+    "alfa": "optimizers.alfa:ALFA",
+    "alfa-released": "optimizers.alfa:ALFAReleased",
     "momentum": "optimizers.momentum:HeavyBall",
     "adam": "optimizers.adam:Adam",
 }
