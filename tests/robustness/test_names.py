@@ -57,6 +57,7 @@ def to_schema_one(path: Path) -> Path:
     values = schema_one_knobs(spec)
     former = path.with_name(f"{path.name.rpartition('-')[0]}-{former_digest(values)}")
     document |= {"schema": 1, "name": former.name, "spec": values}
+    document.pop("sha256", None)  # schema 1 had none
     (path / "spec.json").write_text(json.dumps(document))
     trained = {key: value for key, value in values.items() if key not in ("tasks", "trace_steps")}
     for file in path.glob("checkpoint*.pt"):
