@@ -18,7 +18,7 @@ from optimizers.base import InnerOptimizer
 
 def create_meta_optimizer(optimizer: InnerOptimizer, spec: RunSpec) -> torch.optim.Optimizer:
     """The optimizer of θ that `spec` names; the geometry is a group with a ``factor`` of its own where it has one."""
-    parameters: list[Any] = list(optimizer.parameters())
+    parameters: list[Any] = [parameter for parameter in optimizer.parameters() if parameter.requires_grad]
     start, geometry = split_start(optimizer)
     if spec.geometry_lr != 1 and start and geometry:
         parameters = [{"params": start}, {"params": geometry, "factor": spec.geometry_lr}]
@@ -34,13 +34,14 @@ def split_start(optimizer: InnerOptimizer) -> tuple[list[Parameter], list[Parame
 
     The start is what the method was given: the parameters of its network (φ_0, for mirror descent z_0), adapted or
     not. The geometry is all that the method brought along: rates, factors, masks, maps, and the layers that it
-    inserted into the network, ``network.inserted.*``.
+    inserted into the network, ``network.inserted.*``. What a method fixed (``requires_grad`` False) is in neither.
     """
     start: list[Parameter] = []
     geometry: list[Parameter] = []
     for name, parameter in optimizer.named_parameters():
         given = name.startswith("network.") and not name.startswith("network.inserted.")
-        (start if given else geometry).append(parameter)
+        if parameter.requires_grad:
+            (start if given else geometry).append(parameter)
     return start, geometry
 
 

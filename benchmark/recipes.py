@@ -203,6 +203,14 @@ PUBLISHED["mamlpp"] = {
     ),
     "*": Recipe(source=_ANTONIOU, values=_MAMLPP, options={"adapt": _NO_NORM}, made_for=_MINI),
 }
+PUBLISHED["alfa"] = PUBLISHED["alfa-released"] = {
+    "*": Recipe(
+        source="Baik et al., NeurIPS 2020: the 5-shot configuration of its code",
+        values=_MAMLPP | {"clip": 0.0},
+        options={"adapt": _NO_NORM},
+        made_for=_MINI,
+    )
+}
 PUBLISHED["momentum"] = _as_maml("never published: MAML's recipe, so that the two can be compared")
 PUBLISHED["adam"] = _as_maml("never published: MAML's recipe, with one α everywhere", omniglot={"alpha": 0.05})
 PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run with, so that the two can be compared

@@ -90,7 +90,8 @@ class InnerOptimizer(nn.Module):
     network:
         What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0). It is
         taken over, not copied: it becomes ``self.network`` and trains with the method, and a constructor that needs
-        layers of its own inserts them before it calls this one. Hand a network to one method only. A regression network
+        layers of its own inserts them before it calls this one. What is never to be
+        learned has ``requires_grad`` False. Hand a network to one method only. A regression network
         names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used. A
         network whose attribute ``norm`` is ``"support"`` is given the support set in front of query images.
     frozen:

@@ -124,6 +124,15 @@ def test_mamlpp_as_the_latest_configuration_of_its_code() -> None:
     assert named - set(small.adapted) == {f"norm{i}.{each}" for i in range(1, 5) for each in ("weight", "bias")}
 
 
+@pytest.mark.parametrize("method", ["alfa", "alfa-released"])
+def test_alfa_as_its_5_shot_configuration(method: str) -> None:
+    has(
+        published(method, shots=5), network="cnn4", channels=48, alpha=0.01, steps=5, eval_steps=5, meta_batch=2,
+        iterations=50_000, meta_lr=1e-3, clip=0.0, query_train=15, query_test=15, tasks=600,
+        options={"adapt": "[!n]*"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("dataset", ["miniimagenet", "omniglot"])
 def test_momentum_and_adam_were_never_published_and_run_as_maml_does(dataset: str) -> None:
     maml, momentum, adam = (published(method, dataset).to_dict() for method in ("maml", "momentum", "adam"))

@@ -18,7 +18,7 @@ from benchmark.statistics import Band, Interval
 NEUTRAL = {"adapt": "all"}
 """Options of every method whose usual value needs no mention."""
 
-IN_PRINT = {("mamlpp", "adapt"): "[!n]*"}
+IN_PRINT = {(method, "adapt"): "[!n]*" for method in ("mamlpp", "alfa", "alfa-released")}
 """(method, option) whose value in the method's own paper is another one than the usual."""
 
 EXACT = "exact"
