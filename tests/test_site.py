@@ -51,11 +51,22 @@ def test_notation_of_the_cards_as_tex(line: str, tex: str, equations: ModuleType
 @pytest.mark.parametrize("name", registry.builtin())
 def test_every_equation_is_laid_out_with_all_its_letters(name: str, equations: ModuleType) -> None:
     for line in pages.equation_lines(registry.card(name).equation):
-        root = ElementTree.fromstring(equations.mathml(line))
-        assert root.tag == f"{SPACE}math"
+        root = ElementTree.fromstring(f"<p>{equations.html(line)}</p>")
+        assert {child.tag for child in root} <= {f"{SPACE}math"}
         shown = re.sub(r"\W", "", "".join(root.itertext()))
         assert "\\" not in "".join(root.itertext())
         assert sorted(re.findall(r"[a-zA-Z]", shown)) == sorted(re.findall(r"[a-zA-Z]", line + "k" * line.count("ᵏ")))
+
+
+def test_a_line_may_break_at_words_and_commas_outside_of_brackets(equations: ModuleType) -> None:
+    root = ElementTree.fromstring(f"<p>{equations.html('for φ_k, mean over (k, K), a')}</p>")
+    assert [re.sub(r"\s", "", "".join(child.itertext())) for child in root] == ["φk", "(k,K)", "a"]
+    assert [(root.text or "").strip(), *((child.tail or "").strip() for child in root)] == [
+        "for",
+        ", mean over",
+        ",",
+        "",
+    ]
 
 
 def test_semicolons_inside_brackets_divide_nothing() -> None:

@@ -32,9 +32,25 @@ def tex(line: str) -> str:
     return "".join(_token(match) for match in TOKEN.finditer(unicodedata.normalize("NFD", line)))
 
 
-def mathml(line: str, *, display: str = "block") -> str:
-    """One line of an equation as a ``<math>`` element."""
-    return convert(tex(line), display=display)
+def html(line: str) -> str:
+    """One line of an equation: formulas as ``<math>``, and the words between them as text, where the line may break."""
+    parts: list[str] = []
+    formula, depth = "", 0
+    for match in TOKEN.finditer(unicodedata.normalize("NFD", line)):
+        depth += (match[0] in "([{") - (match[0] in ")]}")
+        if depth or (match["words"] is None and match[0] != ","):
+            formula += _token(match)
+            continue
+        parts += [*_math(formula), match[0]]
+        formula = ""
+    return re.sub(r" (?=[,:])", "", " ".join([*parts, *_math(formula)]))
+
+
+def _math(formula: str) -> list[str]:
+    bare = formula.removeprefix(r"\ ").removesuffix(r"\ ")
+    if bare in ("", ":"):
+        return [bare] if bare else []
+    return [convert(bare)]
 
 
 def _token(match: re.Match[str]) -> str:

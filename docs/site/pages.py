@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from equations import mathml  # noqa: E402
+from equations import html  # noqa: E402
 from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 from mkdocs.structure.pages import Page  # noqa: E402
@@ -89,7 +89,7 @@ def methods() -> str:
             lines += [f"## {kind.capitalize()}", "", f"{meaning[:1].upper()}{meaning[1:]}.", ""]
             lines += ["| method | one step | learned |", "|---|---|---|"]
         for name in names:
-            first = mathml(equation_lines(cards[name].equation)[0], display="inline")
+            first = html(equation_lines(cards[name].equation)[0])
             lines.append(f"| [{cards[name].title}]({name}.md) | {first} | {cards[name].learned} |")
         lines.append("")
     return "\n".join(lines)
@@ -122,4 +122,4 @@ def _linked(page: str) -> list[str]:
 
 
 def _equations(text: str) -> str:
-    return '<div class="equations">' + "".join(mathml(line) for line in text.splitlines()) + "</div>\n"
+    return '<div class="equations">' + "".join(f"<p>{html(line)}</p>" for line in text.splitlines()) + "</div>\n"
