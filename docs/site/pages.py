@@ -27,10 +27,10 @@ LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)")
 ONE_STEP = re.compile(r"(## One step\n\n)```\n(.*?)```\n", re.DOTALL)
 API = {
     "Methods": [f"optimizers.{name}" for name in ("available", "create", "card", "options", "register")],
-    "The contract": ["optimizers.base.InnerOptimizer", "optimizers.base.Card"],
+    "The contract": [f"optimizers.base.{name}" for name in ("InnerOptimizer", "Card", "Task", "Trajectory")],
     "Trying a method on the contract": ["optimizers.testing.check_inner_optimizer"],
     "The inner loop, and the gradient through it": [
-        *("benchmark.networks.create", "benchmark.adapt.adapt", "benchmark.adapt.Trajectory"),
+        *("benchmark.networks.create", "benchmark.adapt.adapt", "benchmark.adapt.unroll"),
         "benchmark.metagrad.meta_gradient",
     ],
     "Measuring": [
