@@ -204,6 +204,24 @@ class broken_output:
         sys.stdout = self.before
 
 
+def test_a_figure_on_a_full_disk_leaves_no_part_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from benchmark.report.figures import draw
+
+    write_bytes = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        write_bytes(self, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "x.png").write_bytes(b"before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        draw.write(Figure(), tmp_path / "x.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
 def test_closed_streams_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_run(tmp_path, tasks=5)
     monkeypatch.setattr(sys, "stdout", None)
