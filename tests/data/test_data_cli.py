@@ -26,7 +26,8 @@ def test_import_says_what_it_did(cifar_zip, forms, tmp_path, capsys):
         "  train     64 classes, 128 images, 2 each",
         "  val       16 classes, 32 images, 2 each",
         "  test      20 classes, 40 images, 2 each",
-        "  tasks     up to 16 ways; the smallest class, apple (train), has 2 images: up to 1 with one",
+        "  tasks     up to 16 ways (val has 16 classes); the smallest class, apple (train), has 2 images: "
+        "up to 1 with one",
         "  note      100 classes without exactly 600 images (first 'apple': 2)",
     ]
 

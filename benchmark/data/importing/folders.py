@@ -51,7 +51,7 @@ def folders(
         "class folders",
         ImageFormat(1 if grey else 3, size),
         iter([planned]),
-        {"options": {"split": how, "image_size": size, "grey": grey}},
+        {"options": {"image_size": size, "grey": grey}},
         split=how,
         size=why,
         left_out=layout.left_out,

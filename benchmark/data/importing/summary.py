@@ -40,11 +40,15 @@ def _number(count: int, one: str, several: str) -> str:
 
 
 def _tasks(dataset: Dataset) -> str:
-    ways = min(len(names) for names in dataset.splits.values())
+    fewest = min(SPLITS, key=lambda split: len(dataset.splits[split]))
+    ways = len(dataset.splits[fewest])
     smallest = min(dataset.classes, key=lambda c: c.count)
     room = smallest.count - QUERIES
     with_queries = f"{room} shots with {QUERIES} query images, " if room > 0 else ""
-    most = f"up to {ways} ways; the smallest class, {smallest.name} ({smallest.split}), has {smallest.count} images: "
+    most = (
+        f"up to {_number(ways, 'way', 'ways')} ({fewest} has {_number(ways, 'class', 'classes')}); the smallest class, "
+        f"{smallest.name} ({smallest.split}), has {_number(smallest.count, 'image', 'images')}: "
+    )
     if smallest.count < 2:
         return most + "no task, which needs a support and a query image of each class"
     return most + f"up to {with_queries}{smallest.count - 1} with one"
