@@ -26,6 +26,14 @@ class Adam(InnerOptimizer):
         title="Adam (learned rates)",
         paper="Kingma, Ba: Adam: A Method for Stochastic Optimization. ICLR 2015. Its rates are learned as those of "
         "Meta-SGD (Li et al., 2017)",
+        bibtex="""
+        @inproceedings{kingma2015adam,
+          author = {Kingma, Diederik P. and Ba, Jimmy},
+          title = {{Adam}: A Method for Stochastic Optimization},
+          booktitle = {International Conference on Learning Representations ({ICLR})},
+          year = {2015},
+        }
+        """,
         kind="memory",
         geometry="diagonal, from the task's gradients",
         equation="m_k = β₁ m_{k−1} + (1 − β₁) G, v_k = β₂ v_{k−1} + (1 − β₂) G²; "
@@ -89,6 +97,10 @@ class Adam(InnerOptimizer):
             after["phi"][name] = state["phi"][name] - rates[i] * update
             after["mean"][name], after["square"][name] = mean, square
         return after
+
+    def summaries(self) -> dict[str, Tensor]:
+        learned = {"rate": self.log_rate.exp(), "beta1": self.logit1.sigmoid(), "beta2": self.logit2.sigmoid()}
+        return {f"{kind}/{n}": value[i] for kind, value in learned.items() for i, n in enumerate(self.adapted)}
 
 
 def square_root(value: Tensor) -> Tensor:

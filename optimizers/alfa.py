@@ -25,6 +25,14 @@ class ALFA(InnerOptimizer):
     card = Card(
         title="ALFA (generated rates and decay)",
         paper="Baik, Choi, Choi, Kim, Lee: Meta-Learning with Adaptive Hyperparameters. NeurIPS 2020",
+        bibtex="""
+        @inproceedings{baik2020alfa,
+          author = {Baik, Sungyong and Choi, Myungsub and Choi, Janghoon and Kim, Heewon and Lee, Kyoung Mu},
+          title = {Meta-Learning with Adaptive Hyperparameters},
+          booktitle = {Advances in Neural Information Processing Systems ({NeurIPS})},
+          year = {2020},
+        }
+        """,
         kind="step sizes",
         geometry="one generated rate and decay per layer and step",
         equation="φ_k = β_k φ_{k−1} − α_k G, one α and one β per tensor; α_k = a_k g_α(τ), β_k = 1 − b_k g_β(τ); "
@@ -84,6 +92,10 @@ class ALFA(InnerOptimizer):
             lost = decay if self.coordinate is None else decay * self.coordinate[key(name)]
             phi[name] = (1 - lost) * state["phi"][name] - rate * grads[name]
         return {"phi": phi}
+
+    def summaries(self) -> dict[str, Tensor]:
+        scales = {"rate scale": self.rate_scale, "decay scale": self.decay_scale}
+        return {f"{kind}/{name}": each[:, i] for kind, each in scales.items() for i, name in enumerate(self.adapted)}
 
 
 class ALFAReleased(ALFA):
