@@ -30,7 +30,7 @@ class Adam(InnerOptimizer):
         @inproceedings{kingma2015adam,
           author = {Kingma, Diederik P. and Ba, Jimmy},
           title = {{Adam}: A Method for Stochastic Optimization},
-          booktitle = {International Conference on Learning Representations ({ICLR})},
+          booktitle = {International Conference on Learning Representations (ICLR)},
           year = {2015},
         }
         """,

@@ -29,7 +29,7 @@ class ALFA(InnerOptimizer):
         @inproceedings{baik2020alfa,
           author = {Baik, Sungyong and Choi, Myungsub and Choi, Janghoon and Kim, Heewon and Lee, Kyoung Mu},
           title = {Meta-Learning with Adaptive Hyperparameters},
-          booktitle = {Advances in Neural Information Processing Systems ({NeurIPS})},
+          booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
           year = {2020},
         }
         """,

@@ -28,7 +28,7 @@ class MAMLPlusPlus(InnerOptimizer):
         @inproceedings{antoniou2019mamlpp,
           author = {Antoniou, Antreas and Edwards, Harrison and Storkey, Amos},
           title = {How to train your {MAML}},
-          booktitle = {International Conference on Learning Representations ({ICLR})},
+          booktitle = {International Conference on Learning Representations (ICLR)},
           year = {2019},
         }
         """,
