@@ -98,6 +98,10 @@ class Adam(InnerOptimizer):
             after["mean"][name], after["square"][name] = mean, square
         return after
 
+    def summaries(self) -> dict[str, Tensor]:
+        learned = {"rate": self.log_rate.exp(), "beta1": self.logit1.sigmoid(), "beta2": self.logit2.sigmoid()}
+        return {f"{kind}/{n}": value[i] for kind, value in learned.items() for i, n in enumerate(self.adapted)}
+
 
 def square_root(value: Tensor) -> Tensor:
     """√value for value ≥ 0, with derivative 0 at 0."""

@@ -93,6 +93,10 @@ class ALFA(InnerOptimizer):
             phi[name] = (1 - lost) * state["phi"][name] - rate * grads[name]
         return {"phi": phi}
 
+    def summaries(self) -> dict[str, Tensor]:
+        scales = {"rate scale": self.rate_scale, "decay scale": self.decay_scale}
+        return {f"{kind}/{name}": each[:, i] for kind, each in scales.items() for i, name in enumerate(self.adapted)}
+
 
 class ALFAReleased(ALFA):
     """ALFA as its public code computes it."""

@@ -68,6 +68,9 @@ class MAMLPlusPlus(InnerOptimizer):
         rates = self.rates[min(k, len(self.rates) - 1)]
         return {"phi": {name: state["phi"][name] - rates[i] * grads[name] for i, name in enumerate(self.adapted)}}
 
+    def summaries(self) -> dict[str, Tensor]:
+        return {f"step size/{name}": self.rates[:, i] for i, name in enumerate(self.adapted)}
+
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         points = [self.params(state) for state in trajectory.visited[1:]]
         if trajectory.progress >= self.multi_step or len(points) < 2:
