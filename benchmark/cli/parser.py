@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import benchmark
 from benchmark.errors import UserError, nearest
+from benchmark.runs import slurm
 
 PROG = "python -m benchmark"
 VERBS = (
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _wait_patiently()
     try:
+        slurm.export_ranks()
         parser = _parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
             importlib.import_module("argcomplete").autocomplete(parser)
@@ -78,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except SystemExit as ending:
+        try:
+            slurm.requeue_if_warned(ending.code)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader of our output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
