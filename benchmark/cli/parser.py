@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _wait_patiently()
     try:
+        slurm.heed_warnings()
         slurm.export_ranks()
         parser = _parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next

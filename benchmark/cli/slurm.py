@@ -56,6 +56,8 @@ class Submission:
     results: Path
     runs: tuple[str, ...]
     tasks: int
+    later: int = 0
+    """Further runs, whose names are not known yet."""
 
 
 def submit(job: Submission, cluster: Cluster, *, dry_run: bool) -> int:
@@ -82,7 +84,8 @@ def submit(job: Submission, cluster: Cluster, *, dry_run: bool) -> int:
     write_json(
         folder / f"{number}.json", {"job": number, "command": command, "submitted": now(), "runs": list(job.runs)}
     )
-    print(f"job {number}: {job.tasks} task{'s' if job.tasks > 1 else ''} for {len(job.runs)} runs; logs in {folder}")
+    count = f"{len(job.runs)} runs" + (f", and {job.later} that a tuning will name" if job.later else "")
+    print(f"job {number}: {job.tasks} task{'s' if job.tasks > 1 else ''} for {count}; logs in {folder}")
     print(f"follow it with: python -m benchmark status --results {job.results} --watch")
     return 0
 

@@ -105,5 +105,6 @@ def submit(
         results=arguments.results,
         runs=tuple(path.relative_to(arguments.results).as_posix() for path, _ in placed if path is not None),
         tasks=min(arguments.slurm.jobs, len(placed)),
+        later=sum(path is None for path, _ in placed),
     )
     return slurm.submit(job, arguments.slurm, dry_run=arguments.dry_run)
