@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmark.cli.parser import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from benchmark.cli.parser import main
+
+        status = main()
+    except KeyboardInterrupt:  # while modules were loaded
+        status = 130
+    sys.exit(status)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
+
+from benchmark.cli.flags import place
+from benchmark.screen import say, warn
 
 HELP = "results folders of several machines into one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="results folders, left as they are")
-    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="the folder that they are copied into")
+    parser.add_argument("folders", nargs="+", type=place, metavar="DIR", help="results folders, left as they are")
+    parser.add_argument("--into", type=place, required=True, metavar="DIR", help="the folder that they are copied into")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -19,6 +20,6 @@ def main(arguments: argparse.Namespace) -> None:
     from benchmark.runs.merge import merge
 
     merged = merge(arguments.folders, arguments.into)
-    print(f"{len(merged.new)} new, {len(merged.further)} further than before, {len(merged.kept)} there already")
+    say(f"{len(merged.new)} new, {len(merged.further)} further than before, {len(merged.kept)} there already")
     for remark in merged.remarks:
-        print(remark, file=sys.stderr)
+        warn(remark)

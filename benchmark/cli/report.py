@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmark.cli.flags import RESULTS, add_reports, output
+from benchmark.cli.flags import RESULTS, add_reports, output, place
 
 HELP = "tables and figures from results"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", type=Path, nargs="+", default=[RESULTS], metavar="DIR", help=f"one or several; default: {RESULTS}"
+        "--results", type=place, nargs="+", default=[RESULTS], metavar="DIR", help=f"one or several; default: {RESULTS}"
     )
     add_reports(parser)
 

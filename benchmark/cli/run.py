@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from typing import Any
 from rich.table import Column, Table
 
 from benchmark import recipes
-from benchmark.cli.flags import add_option, integers, method_options, output, without
+from benchmark.cli.flags import add_option, integers, method_options, output, place, without
 from benchmark.cli.where import add_where, machinery, submit
 from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.grid import LISTED, methods_named, with_floor
+from benchmark.screen import warn
 from benchmark.spec import RECIPES, RunSpec
 
 HELP = "meta-train methods, then measure them on new tasks"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tuning",
-        type=lambda text: tune.load(Path(text)),
+        type=lambda text: tune.load(place(text)),
         metavar="DIR",
         help="where tune wrote the values of the recipe tuned",
     )
@@ -156,7 +156,7 @@ def main(arguments: argparse.Namespace) -> int:
         tuning.require(specs, dataset.hash)
         others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
         if others:
-            print(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}", file=sys.stderr)
+            warn(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}")
     remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     if dataset.kind == "images":
         specs = with_floor(specs)
@@ -170,7 +170,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
     elif remark:
-        print(remark, file=sys.stderr)
+        warn(remark)
     if arguments.slurm is not None:
         return submit(arguments, [(arguments.results / spec.name, spec) for spec in specs], ("--shared",))
     if arguments.dry_run:
@@ -211,5 +211,12 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
     from benchmark.report import terminal
 
-    found = (RunDirectory(results, spec).run() for spec in specs)
-    terminal.print_table([run for run in found if run is not None], output())
+    found = []
+    for spec in specs:
+        try:
+            run = RunDirectory(results, spec).run()
+        except UserError as error:  # damaged: it costs its own row
+            warn(f"left out: {error}")
+        else:
+            found += [run] if run is not None else []
+    terminal.print_table(found, output())

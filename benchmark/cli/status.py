@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from benchmark.cli.flags import add_results, output
+from benchmark.cli.flags import NARROW, add_results, output
 from benchmark.runs.standing import Standing, Survey, survey
+from benchmark.screen import Screen, one_line, warn
 
 HELP = "where each run stands"
 
@@ -40,47 +40,57 @@ def main(arguments: argparse.Namespace) -> None:
         return
     found = survey(arguments.results)
     for text in found.refused:
-        print(f"left out: {text}", file=sys.stderr)
+        warn(f"left out: {text}")
     _print(found, console)
 
 
-def _watch(results: Path, console: Console) -> None:
+def _watch(results: Path, console: Screen) -> None:
     """Show how it stands again and again: in place in a terminal, one after another in a pipe."""
     found = survey(results)
     if not console.is_terminal:
         _print(found, console)
-    with Live(_screen(found), console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+    with (
+        Live(_screen(found, console.width), console=console, auto_refresh=False)
+        if console.is_terminal
+        else nullcontext() as live
+    ):
         while found.busy:
             time.sleep(WATCH_S)
             found = survey(results)
             if live is None:
                 _print(found, console)
             else:
-                live.update(_screen(found), refresh=True)
+                live.update(_screen(found, console.width), refresh=True)
 
 
-def _print(found: Survey, console: Console) -> None:
-    table, lines = _shown(found)
+def _print(found: Survey, console: Screen) -> None:
+    table, lines = _shown(found, console.width)
     console.print(table)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
-def _screen(found: Survey) -> Group:
-    table, lines = _shown(found)
-    return Group(table, *map(Text, lines))
+def _screen(found: Survey, width: int) -> Group:
+    table, lines = _shown(found, width)
+    return Group(table, *(Text(one_line(line)) for line in lines))
 
 
-def _shown(found: Survey) -> tuple[Table, list[str]]:
+def _shown(found: Survey, width: int) -> tuple[Table, list[str]]:
     """The table, with speed and place where something runs or waits; then counts, jobs, and what runs have to say."""
     placed = any(each.where for each in found.runs)
     names = ["run", "state", "iteration", *(["it/s", "where"] if placed else []), "validation", "updated, UTC"]
+    names = names[: 2 if width < NARROW else None]
     table = Table(*(Column(name, overflow="fold") for name in names), box=None)
     for each in found.runs:
-        table.add_row(*_row(each, placed))
+        table.add_row(*(escape(one_line(word)) for word in _row(each, placed)[: len(names)]))
     counts = Counter(each.state for each in found.runs)
     told = [", ".join(f"{count} {state}" for state, count in sorted(counts.items()))] if len(counts) > 1 else []
     notes = [
+        f"{each.path.rpartition('/')[2]}: its tables were damaged or edited; 'run' measures them again"
+        for each in found.runs
+        if each.state == "damaged"
+    ]
+    notes += [
         f"{each.run.name}: {each.run.status['message']}"
         for each in found.runs
         if each.run and each.state != "queued" and each.run.status.get("message")
@@ -97,7 +107,7 @@ def _row(each: Standing, placed: bool) -> list[str]:
         each.path,
         each.state,
         f"{status.get('iteration', 0)}/{total}" if total else "–",
-        *([speed, escape(each.where)] if placed else []),
+        *([speed, each.where] if placed else []),
         "–" if best is None else f"{100 * best:.1f} %" if best >= 0 else f"loss {-best:.3g}",
-        escape(status.get("updated", "")[:16].replace("T", " ")),
+        status.get("updated", "")[:16].replace("T", " "),
     ]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.cli.flags import add_reports, output
+from benchmark.cli.flags import add_reports, output, place
+from benchmark.cli.flags import log as stderr
 from benchmark.cli.where import add_where, machinery, submit
 from benchmark.errors import UserError
 from benchmark.runs import tune
@@ -39,7 +40,7 @@ CLOCK_NS = 10_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.toml", help="the study file; see docs/study.md")
+    parser.add_argument("file", type=place, metavar="FILE.toml", help="the study file; see docs/study.md")
     add_where(parser)
     add_reports(parser)
 
@@ -56,7 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _submit(arguments, study)
     if arguments.dry_run:
         return 0
-    log = Console(stderr=True)
+    log = stderr()
     _say_left(study, context, workers, log)
     tuning, whole = _tune(study, context, workers, device, log)
     for stage in study.stages:

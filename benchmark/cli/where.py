@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.cli.flags import RESULTS, add_data_root, add_results, without
+from benchmark.cli.flags import RESULTS, add_data_root, add_results, place, without
 from benchmark.errors import UserError, nearest
 from benchmark.runs import cluster
 from benchmark.spec import RunSpec
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from benchmark.runs import run as runner
+
+MOST_WORKERS = 256
 
 
 def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> None:
@@ -43,7 +45,7 @@ def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> No
     )
     where.add_argument(
         "--slurm",
-        type=lambda text: cluster.read(Path(text)),
+        type=lambda text: cluster.read(place(text)),
         metavar="FILE.toml",
         help="submit it as an array job that the file describes; see docs/cluster.md",
     )
@@ -66,8 +68,9 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
             f"expected one of {', '.join(STRATEGIES)}"
         )
     workers = arguments.workers if arguments.workers is not None else parallel.default_workers(device, meta_batch)
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
+    if not 1 <= workers <= MOST_WORKERS:
+        least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
+        raise UserError(f"--workers must be {least}")
     context = runner.Context(
         results=arguments.results,
         data_root=arguments.data_root,

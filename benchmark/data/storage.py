@@ -10,6 +10,7 @@ whether it is still what was imported (:mod:`benchmark.data.intact`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import mmap
@@ -24,7 +25,7 @@ import numpy as np
 
 from benchmark.data.intact import HEADER, pixel_digest, record
 from benchmark.errors import UserError
-from benchmark.files import locked, settle, write_atomic
+from benchmark.files import acquire, locked, settle, write_atomic
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -86,7 +87,17 @@ def writing(root: Path, name: str) -> Iterator[Path]:
     with held(folder):
         for stale in folder.glob("*.part"):
             stale.unlink(missing_ok=True)
+        _sweep(root, folder)
         yield folder
+
+
+def _sweep(root: Path, mine: Path) -> None:
+    """Remove what killed imports of other sets left, where no process holds their folder: it may be gigabytes."""
+    for stale in root.glob("*/images-*.part"):
+        if stale.parent != mine:
+            with contextlib.suppress(OSError), open(stale.parent / ".lock", "a") as lock:
+                if acquire(lock):
+                    stale.unlink(missing_ok=True)
 
 
 class ArrayWriter:
@@ -247,10 +258,22 @@ def open_dataset(folder: Path, *, trusted: bool = False) -> Dataset | None:
 
 def store(folder: Path, name: str, images: np.ndarray, classes: Sequence[ClassInfo], info: dict[str, Any]) -> None:
     """Store a set that fits in memory in a folder held by :func:`writing`."""
-    writer = ArrayWriter(folder, images.shape[1:])
+    with written(folder.parent, name):
+        writer = ArrayWriter(folder, images.shape[1:])
+        try:
+            writer.write(0, images)
+            pixels, array = writer.close(len(images))
+        finally:
+            writer.abort()
+        write_index(folder, name, array, pixels, classes, image_shape=list(images.shape[1:]), info=info)
+
+
+@contextlib.contextmanager
+def written(root: Path, what: str) -> Iterator[None]:
+    """A full disk, and whatever else keeps a set from being written, as one line."""
     try:
-        writer.write(0, images)
-        pixels, array = writer.close(len(images))
-    finally:
-        writer.abort()
-    write_index(folder, name, array, pixels, classes, image_shape=list(images.shape[1:]), info=info)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"the disk of {root} is full; nothing was imported, choose another --data-root") from error
+        raise UserError(f"importing {what} failed ({error}); nothing was imported") from error

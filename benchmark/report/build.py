@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.files import write_atomic
+from benchmark.files import without_formulas, write_atomic
 from benchmark.report import caveats, formats, pairs, table, tuning
 from benchmark.report.claims import judge
 from benchmark.report.figures import draw, geometry, plots
@@ -54,12 +54,12 @@ def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
     step_ms = findings.step_cost.to_dict()
     parts = {
         "table1.md": formats.markdown(groups, step_ms),
-        "table1.csv": table.frame(groups, step_ms).to_csv(index=False),
+        "table1.csv": without_formulas(table.frame(groups, step_ms)).to_csv(index=False),
         "table1.tex": formats.latex(groups, step_ms),
         "pairs.md": pairs.markdown(groups, compared),
-        "pairs.csv": compared.to_csv(index=False),
+        "pairs.csv": without_formulas(compared).to_csv(index=False),
         "claims.md": judge.markdown(judged),
-        "claims.csv": judge.frame(judged).to_csv(index=False),
+        "claims.csv": without_formulas(judge.frame(judged)).to_csv(index=False),
         "warnings.md": "# Before you believe a number\n\n"
         + "".join(f"- {formats.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
     }

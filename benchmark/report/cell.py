@@ -18,6 +18,9 @@ from benchmark.statistics import Band, Interval
 NEUTRAL = {"adapt": "all"}
 """Options of every method whose usual value needs no mention."""
 
+IN_PRINT = {(method, "adapt"): "[!n]*" for method in ("mamlpp", "alfa", "alfa-released")}
+"""(method, option) whose value in the method's own paper is another one than the usual."""
+
 EXACT = "exact"
 """The estimator whose meta-gradient is whole; any other is named."""
 
@@ -189,8 +192,11 @@ def is_reconstructed(run: Run) -> bool:
 def is_plain(run: Run) -> bool:
     """Whether the run is its method as the literature means it.
 
-    Every parameter adapts, the meta-gradient is whole, and query images are normalised by their own batch.
+    Every parameter adapts, or those that do in its paper; the meta-gradient is whole, and query images are normalised
+    by their own batch.
     """
     options = run.spec.get("options") or {}
     as_published = run.spec.get("estimator", EXACT) == EXACT and run.spec.get("norm", PUBLISHED_NORM) == PUBLISHED_NORM
-    return as_published and all(options.get(key, value) == value for key, value in NEUTRAL.items())
+    method = str(run.spec["method"])
+    usual = {key: (value, IN_PRINT.get((method, key), value)) for key, value in NEUTRAL.items()}
+    return as_published and all(options.get(key, values[0]) in values for key, values in usual.items())

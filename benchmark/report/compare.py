@@ -18,6 +18,7 @@ from benchmark.report import pairs, words
 from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
+from benchmark.screen import one_line
 from benchmark.spec import NORMS
 from benchmark.statistics import Interval
 
@@ -147,9 +148,11 @@ def _score(values: pd.Series) -> Interval:
 def show(found: Sequence[Comparison], console: Console) -> None:
     """Print each comparison in a few lines."""
     for each in found:
-        console.print(f"[bold]{each.where}[/bold]" if console.is_terminal else each.where, highlight=False)
+        console.print(
+            one_line(each.where), style="bold" if console.is_terminal else None, markup=False, highlight=False
+        )
         for line in lines(each):
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(one_line(f"  {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def lines(each: Comparison) -> Iterator[str]:

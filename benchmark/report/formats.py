@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmark.report.group import TableGroup
 from benchmark.report.table import Place, grid, notes, seeds_grid, tables
+from benchmark.screen import visible
 
 
 def markdown(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> str:
@@ -39,7 +40,8 @@ def _markdown_place(entry: Place | str) -> str:
 
 
 def escape_markdown(entry: str) -> str:
-    """`entry` on one line with every sign that Markdown would act on made harmless."""
+    """`entry` on one line with every sign that Markdown, or a terminal that shows it, would act on made harmless."""
+    entry = visible(entry)
     for sign in "\\`|<>[]_*":
         entry = entry.replace(sign, "\\" + sign)
     return " ".join(entry.split())
@@ -89,4 +91,4 @@ LATEX = {
 
 def escape_latex(entry: str) -> str:
     """`entry` with every sign that LaTeX would act on made harmless."""
-    return "".join(LATEX.get(sign, sign) for sign in entry)
+    return "".join(LATEX.get(sign, sign) for sign in visible(entry))

@@ -116,6 +116,12 @@ def require_ownership(payload: dict[str, Any], spec: RunSpec, owner: dict[str, s
     for key, kind in FIELDS.items():
         if not isinstance(payload.get(key), kind):
             raise UserError(f"{path}: {key} of this checkpoint is {type(payload.get(key)).__name__}; {AFRESH}")
+    at, best, losses = payload["iteration"], payload["best_iteration"], payload["losses"].numel()
+    if not 0 <= best <= at <= spec.iterations or losses != at:
+        raise UserError(
+            f"{path}: no run of {spec.iterations:,} iterations stands at iteration {at:,} with {losses:,} losses and "
+            f"its best at {best:,}; {AFRESH}"
+        )
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import PART, now, write_atomic, write_json
 from benchmark.runs import owner, schema_one
-from benchmark.runs.store import Run, load_run
+from benchmark.runs.store import Run, document_digest, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class RunDirectory:
             "environment": environment,
             "command": command,
         } | {name: table for name, table in tables.items() if table}
-        write_json(self.path / "spec.json", document)
+        write_json(self.path / "spec.json", document | {"sha256": document_digest(document)})
 
     def set_status(self, state: str, **values: Any) -> None:
         """Rewrite status.json; for a finished run with the hashes of its tables."""

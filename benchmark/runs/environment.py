@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from benchmark.engine.parallel import Group
 from benchmark.errors import UserError
 from benchmark.files import now
 
+REASON = 100
+"""Letters of torch's reason that are repeated: some list every kernel that they have."""
+
 
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU."""
@@ -21,11 +25,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {name!r} is not usable here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
+        torch.ones(1, device=device).add(1).item()  # some devices take a tensor and compute nothing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = re.split(r"\. |\n|: ", str(error))[0][:REASON]
+        raise UserError(f"device {name!r} is not usable here ({reason}); try --device cpu") from error
     return device
 
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from rich.console import Console
 
 from benchmark.engine import parallel
 from benchmark.engine.allocator import keep_large_buffers
@@ -27,6 +26,7 @@ from benchmark.runs.assembly import is_out_of_memory
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.progress import Reporter
 from benchmark.runs.run import Context, due, execute
+from benchmark.screen import Screen
 from benchmark.spec import RunSpec
 from benchmark.train import Diverged
 
@@ -87,7 +87,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
 def run_plan(group: Group, specs: Sequence[RunSpec], context: Context, begun: int = 0) -> dict[str, str]:
     """:func:`run_all` as one of the processes of `group`: what :func:`benchmark.engine.parallel.launch` starts."""
     keep_large_buffers()
-    console = Console(stderr=True) if group.rank == 0 else None
+    console = Screen(stderr=True) if group.rank == 0 else None
     return run_all(specs, context, group=group, reporter=Reporter(console, total=begun + len(specs), begun=begun))
 
 
@@ -95,7 +95,7 @@ def launch_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, dev
     """:func:`run_plan` in `workers` processes, begun again with the rest of the plan after a run that failed in one."""
     states: dict[str, str] = {}
     left = list(specs)
-    reporter = Reporter(Console(stderr=True))
+    reporter = Reporter(Screen(stderr=True))
     while left:
         try:
             return states | parallel.launch(run_plan, (left, context, len(states)), workers=workers, device=device)
@@ -144,7 +144,7 @@ def _share(
     wait: bool,
 ) -> dict[str, str]:
     states: dict[str, str] = {}
-    reporter = Reporter(Console(stderr=True) if group.rank == 0 else None)
+    reporter = Reporter(Screen(stderr=True) if group.rank == 0 else None)
 
     def due_of(some: Sequence[RunSpec]) -> list[RunSpec]:
         """Those that have no result yet, as rank 0 sees it; the states of the others are noted on every rank."""

@@ -31,7 +31,7 @@ class Standing:
     path: str
     state: str
     """One of :data:`benchmark.runs.store.STATES`, or ``killed``: says running, but nobody is at it; ``silent``: nor is
-    that sure yet; ``queued``: in the plan of a job that is not over."""
+    that sure yet; ``damaged``: finished, but its tables are not those that were written; ``queued``: in the plan of a job that is not over."""
     run: Run | None = None
     where: str = ""
 
@@ -90,6 +90,8 @@ def _plans(results: Path, refused: Any) -> Iterable[dict[str, Any]]:
 
 def _standing(path: str, run: Run, job: str | None) -> Standing:
     state, where = run.state, ""
+    if state == "finished" and not run.is_intact():
+        state = "damaged"
     if state in WAITING:
         held, holder = owner.standing(run.path)
         if held == "free":

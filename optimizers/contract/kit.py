@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from optimizers.base import Card, InnerOptimizer, Params, State
-from optimizers.contract.small import SmallTask, small_network
+from optimizers.base import Card, InnerOptimizer, Task, Trajectory
+from optimizers.contract.small import small_network
 from optimizers.tensors.stop_gradient import hold
 
 Factory = Callable[[nn.Module], InnerOptimizer]
@@ -38,15 +38,6 @@ class Finding:
     error: float | None = None
 
 
-@dataclass
-class Walk:
-    """What the kit's own inner loop hands to ``objective``."""
-
-    state: State
-    params: Params
-    visited: tuple[State, ...]
-
-
 def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
     """One task's noise, from a generator of its own."""
     return optimizer.noise(torch.Generator().manual_seed(seed))
@@ -60,30 +51,38 @@ def stacked_noise(optimizer: InnerOptimizer, count: int, seed: int = 0) -> Tenso
 
 
 def walk(
-    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
-) -> Walk:
+    optimizer: InnerOptimizer, task: Task, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
+) -> Trajectory:
     """The inner loop by autograd; with `graph` it can be differentiated again."""
     with torch.set_grad_enabled(graph):
         visited = [optimizer.init_state(noise)]
         for k in range(steps):
             params = optimizer.params(visited[-1])
-            point = params if graph else {n: p.detach().requires_grad_() for n, p in params.items()}
+            point = {n: p if graph and p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
             with torch.enable_grad():
                 loss = optimizer.loss(point, task.support_x, task.support_y)
                 found = torch.autograd.grad(loss, list(point.values()), create_graph=graph)
             visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True)), k))
-        return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
+        return Trajectory(visited[-1], optimizer.params(visited[-1]), visited=tuple(visited))
 
 
-def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None) -> Tensor:
-    """The objective after the kit's inner loop, with its graph."""
-    return optimizer.objective(task, walk(optimizer, task, noise, graph=True))
+def learned(optimizer: InnerOptimizer) -> dict[str, nn.Parameter]:
+    """The meta-parameters by name: all parameters but those that the method fixed (``requires_grad`` False)."""
+    return {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
 
 
-def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None) -> dict[str, Tensor]:
+def outer_loss(optimizer: InnerOptimizer, task: Task, noise: Tensor | None, *, progress: float = 1.0) -> Tensor:
+    """The objective after the kit's inner loop, with its graph, when `progress` of the meta-training is done."""
+    return optimizer.objective(task, replace(walk(optimizer, task, noise, graph=True), progress=progress))
+
+
+def meta_gradient(
+    optimizer: InnerOptimizer, task: Task, noise: Tensor | None = None, *, progress: float = 1.0
+) -> dict[str, Tensor]:
     """∇_θ of the objective of one task, by name; zeros where there is no path."""
-    named = dict(optimizer.named_parameters())
-    found = torch.autograd.grad(outer_loss(optimizer, task, noise), list(named.values()), allow_unused=True)
+    named = learned(optimizer)
+    loss = outer_loss(optimizer, task, noise, progress=progress)
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), found, strict=True)}
 
 
@@ -107,7 +106,7 @@ def finite_differences(
     found: dict[str, tuple[float, float]] = {}
     with hold() as held:
         value()
-        named = dict(optimizer.named_parameters())
+        named = learned(optimizer)
         for label, names in {"all": list(named)}.items() if together else ((name, [name]) for name in named):
             direction = {n: torch.randn(named[n].shape, generator=generator, dtype=torch.float64) for n in names}
             kept, ends = {n: named[n].detach().clone() for n in names}, []
@@ -141,10 +140,10 @@ def largest_gradients(
     `gradient(i)` is the meta-gradient of meta-batch i = 0, 1, 2 where the optimizer stands; the steps
     θ ← θ − `step_size` · sign(gradient) move it.
     """
-    most = {name: torch.zeros_like(p) for name, p in optimizer.named_parameters()}
+    most = {name: torch.zeros_like(p) for name, p in learned(optimizer).items()}
     for i in range(3):
         found = gradient(i)
-        for name, parameter in optimizer.named_parameters():
+        for name, parameter in learned(optimizer).items():
             most[name] = torch.maximum(most[name], found[name].abs())
             parameter.data = parameter.data - step_size * found[name].sign()
     return most
@@ -183,18 +182,19 @@ class OuterLoss(nn.Module):
         self.optimizer = optimizer
 
     def forward(self, task: dict[str, Tensor], noise: Tensor | None) -> Tensor:
-        one = SmallTask(**task)
+        one = Task(**task)
         visited = [self.optimizer.init_state(noise)]
         for k in range(STEPS):
             gradient = grad(lambda p: self.optimizer.loss(p, one.support_x, one.support_y))
             visited.append(self.optimizer.step(visited[-1], gradient(self.optimizer.params(visited[-1])), k))
-        return self.optimizer.objective(one, Walk(visited[-1], self.optimizer.params(visited[-1]), tuple(visited)))
+        walked = Trajectory(visited[-1], self.optimizer.params(visited[-1]), visited=tuple(visited))
+        return self.optimizer.objective(one, walked)
 
 
-def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[SmallTask], noise: Tensor | None) -> dict[str, Tensor]:
+def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[Task], noise: Tensor | None) -> dict[str, Tensor]:
     """Mean meta-gradient of `tasks` by ``vmap(grad(·))``."""
     outer = OuterLoss(optimizer)
-    named = {name: p.detach() for name, p in outer.named_parameters()}
+    named = {f"optimizer.{name}": p.detach() for name, p in learned(optimizer).items()}
     batch = {name: torch.stack([getattr(task, name) for task in tasks]) for name in vars(tasks[0])}
     one = grad(lambda theta, task, drawn: functional_call(outer, theta, (task, drawn)))
     each = vmap(one, in_dims=(None, 0, None if noise is None else 0))(named, batch, noise)

@@ -9,7 +9,6 @@ full disk, an interrupt, too many corrupt images) leaves the data folder as it w
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 from benchmark.data.importing import ProgressCallback
 from benchmark.data.importing.decode import IMAGE_SUFFIXES, ImageFormat, QueuedImage, decode_all
 from benchmark.data.importing.sources import Source
-from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, read_index, write_index, writing
+from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, read_index, write_index, writing, written
 from benchmark.errors import UserError
 
 MAX_BAD_SHARE = 0.01  # of images that cannot be decoded
@@ -70,7 +69,7 @@ def build(
     plan: ImportPlan, source: Source, root: Path, name: str, progress: ProgressCallback | None = None
 ) -> Imported:
     """Carry out a plan. Errors: :class:`UserError`, and nothing is left behind."""
-    with writing(root, name) as folder:
+    with writing(root, name) as folder, written(root, source.path.name):
         before = _hash_before(folder)
         writer = ArrayWriter(folder, plan.image_format.shape)
         try:
@@ -89,12 +88,6 @@ def build(
                 "skipped": sorted(f"{image}: {reason}" for _, image, reason in bad),
             }
             write_index(folder, name, array, pixels, classes, image_shape=list(plan.image_format.shape), info=info)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"the disk of {root} is full; nothing was imported, choose another --data-root"
-                ) from error
-            raise UserError(f"importing {source.path.name} failed ({error}); nothing was imported") from error
         finally:
             writer.abort()
     named = [(image, reason) for _, image, reason in bad]

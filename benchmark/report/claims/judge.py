@@ -21,7 +21,7 @@ from benchmark.report.findings import Findings
 from benchmark.report.formats import escape_markdown, markdown_table
 from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
-from benchmark.report.published import MINIIMAGENET, method_title
+from benchmark.report.published import TABLE_1, method_title
 from benchmark.report.table import Place
 
 BUDGET = (
@@ -136,7 +136,7 @@ def order(where: str, cells: Sequence[Cell], pairs: pd.DataFrame) -> Iterator[Ch
     for _, row in pairs.iterrows():
         a, b = methods.get(row["a"]), methods.get(row["b"])
         shots = int(row["shots"])
-        left, right = MINIIMAGENET.numbers.get((a or "", shots)), MINIIMAGENET.numbers.get((b or "", shots))
+        left, right = TABLE_1.get((a or "", shots)), TABLE_1.get((b or "", shots))
         if left is None or right is None or not left.separated(right) or a == b:
             continue
         printed = "a" if left.mean > right.mean else "b"
