@@ -18,6 +18,7 @@ from benchmark.errors import UserError
 from benchmark.files import now, write_json
 from benchmark.runs.cluster import Cluster
 from benchmark.runs.standing import JOBS
+from benchmark.screen import say
 
 if TYPE_CHECKING:
     import submitit
@@ -85,8 +86,8 @@ def submit(job: Submission, cluster: Cluster, *, dry_run: bool) -> int:
         folder / f"{number}.json", {"job": number, "command": command, "submitted": now(), "runs": list(job.runs)}
     )
     count = f"{len(job.runs)} runs" + (f", and {job.later} that a tuning will name" if job.later else "")
-    print(f"job {number}: {job.tasks} task{'s' if job.tasks > 1 else ''} for {count}; logs in {folder}")
-    print(f"follow it with: python -m benchmark status --results {job.results} --watch")
+    say(f"job {number}: {job.tasks} task{'s' if job.tasks > 1 else ''} for {count}; logs in {folder}")
+    say(f"follow it with: python -m benchmark status --results {job.results} --watch")
     return 0
 
 

@@ -181,7 +181,7 @@ class Claim:
     def _give_back(self) -> None:
         if max(_generations(self.folder), default=0) == self.owner.generation:
             with self._written(Owner(**{**asdict(self.owner), "released": True})) as written:
-                os.replace(written, self.path)
+                os.rename(written, self.path)
 
     @contextlib.contextmanager
     def _written(self, owner: Owner) -> Iterator[Path]:

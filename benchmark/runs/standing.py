@@ -31,7 +31,8 @@ class Standing:
     path: str
     state: str
     """One of :data:`benchmark.runs.store.STATES`, or ``killed``: says running, but nobody is at it; ``silent``: nor is
-    that sure yet; ``damaged``: finished, but its tables are not those that were written; ``queued``: in the plan of a job that is not over."""
+    that sure yet; ``damaged``: finished, but its tables are not those that were written; ``queued``: in the plan of a
+    job that is not over."""
     run: Run | None = None
     where: str = ""
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmark.cli import parser
 from benchmark.cli import status as status_verb
 from benchmark.runs import owner
 from benchmark.runs.standing import survey
+from benchmark.screen import Screen
 from tests.cluster.test_owner import claim_of
 from tests.report.builder import build_run
 
@@ -92,7 +92,7 @@ def test_watch_ends_when_nothing_runs_or_waits(
             squeue("")
             claim_of(next(results.glob("*-md-*")), owner.QUIET_S + 20, job="7", label="6_1")
 
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO(), width=200)
     monkeypatch.setattr(status_verb.time, "sleep", sleep)
     monkeypatch.setattr(status_verb, "output", lambda: console)
     assert parser.main(["status", "--results", str(results), "--watch"]) == 0
