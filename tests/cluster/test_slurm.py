@@ -201,8 +201,8 @@ def test_one_run_over_two_nodes_is_bit_equal_to_one_process(how: str, cluster: C
         script.write_text(
             "#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n"
             f"#SBATCH --output={cluster.folder}/torchrun.out\n"
-            f"srun {sys.executable} -m torch.distributed.run --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d "
-            f"--rdzv-id $SLURM_JOB_ID --rdzv-endpoint 127.0.0.1:29611 -m benchmark {words}\n"
+            f"srun {sys.executable} -m torch.distributed.run --nnodes 2 --nproc-per-node 1 --local-addr 127.0.0.1 "
+            f"--rdzv-backend c10d --rdzv-id $SLURM_JOB_ID --rdzv-endpoint 127.0.0.1:29611 -m benchmark {words}\n"
         )
         subprocess.run(["sbatch", str(script)], env=cluster.environment, cwd=ROOT, check=True, capture_output=True)
     cluster.to_the_end()
