@@ -64,6 +64,21 @@ def method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, di
     return found
 
 
+def without(words: Sequence[str], *, valued: Sequence[str], flags: Sequence[str] = ()) -> tuple[str, ...]:
+    """A command line without some flags: `valued` ones with what follows them, and plain `flags`."""
+    kept: list[str] = []
+    value_follows = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if value_follows:
+            value_follows = False
+        elif flag in valued:
+            value_follows = not equals
+        elif word not in flags:
+            kept.append(word)
+    return tuple(kept)
+
+
 def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
     """The type of a flag that takes whole numbers separated by commas, each once."""
 

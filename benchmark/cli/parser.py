@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import benchmark
 from benchmark import screen
 from benchmark.errors import UserError, nearest
+from benchmark.runs import slurm
 
 PROG = "python -m benchmark"
 VERBS = (
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.prepare()
     try:
         with _terminated_cleanly(), _warnings_on_one_line():
+            slurm.heed_warnings()
+            slurm.export_ranks()
             parser = _parser()
             if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
                 importlib.import_module("argcomplete").autocomplete(parser)
@@ -99,6 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except SystemExit as ending:
+        try:
+            slurm.requeue_if_warned(ending.code)
+        except UserError as error:
+            screen.warn(f"error: {error}")
+        raise
 
 
 @contextlib.contextmanager

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Column, Table
 
 from benchmark import recipes
-from benchmark.cli.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output, place
-from benchmark.errors import UserError, nearest
+from benchmark.cli.flags import add_option, integers, method_options, output, place, without
+from benchmark.cli.where import add_where, machinery, submit
+from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
+from benchmark.runs.grid import LISTED, methods_named, with_floor
 from benchmark.screen import warn
 from benchmark.spec import RECIPES, RunSpec
 
-if TYPE_CHECKING:
-    import torch
-
-    from benchmark.runs import run as runner
-from benchmark.runs.grid import LISTED, methods_named, with_floor
-
-MOST_WORKERS = 256
 HELP = "meta-train methods, then measure them on new tasks"
 
 
@@ -51,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser)
     add_knobs(parser)
     add_where(parser)
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs side by side, each with its share of the cores or a GPU"
+    )
+    parser.add_argument(
+        "--shared", action="store_true", help="leave runs to other processes that are at them; the longest first"
+    )
 
 
 def add_knobs(parser: argparse.ArgumentParser, *, left_out: Sequence[str] = ()) -> None:
@@ -71,31 +73,6 @@ def add_knobs(parser: argparse.ArgumentParser, *, left_out: Sequence[str] = ()) 
                 metavar=str(knob.type).upper(),
                 help=knob.metadata["help"],
             )
-
-
-def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> None:
-    """Where results and data lie, and how runs execute."""
-    where = parser.add_argument_group("where")
-    add_results(where, results)
-    add_data_root(where)
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …; default: auto")
-    where.add_argument("--strategy", default="auto", metavar="loop|vmap|auto", help="how tasks are batched")
-    where.add_argument(
-        "--recompute",
-        action="store_true",
-        help="repeat inner steps in the backward pass: memory does not grow with --steps",
-    )
-    where.add_argument(
-        "--workers",
-        type=int,
-        default=None,
-        metavar="N",
-        help="processes that share the tasks; default: one per core (at most the meta-batch), or one per GPU",
-    )
-    where.add_argument(
-        "--tensorboard", action="store_true", help="write curves for `tensorboard --logdir` (extra: tensorboard)"
-    )
-    where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
 def knobs_given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -161,11 +138,17 @@ def _tuned_values(
 
 def main(arguments: argparse.Namespace) -> int:
     """Carry out ``run``: 0 when every run has a result, else 1."""
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {arguments.jobs}")
+    if arguments.jobs > 1 and arguments.slurm is not None:
+        raise UserError("--jobs is for one machine, and --slurm for a cluster, whose file says jobs = N; give one")
     specs = plan(arguments)
     from benchmark import data
+    from benchmark.cli.jobs import side_by_side
     from benchmark.runs import assembly
     from benchmark.runs import plan as plans
     from benchmark.runs import run as runner
+    from benchmark.runs.costs import Costs
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
     tuning: tune.Tuning | None = arguments.tuning
@@ -186,58 +169,27 @@ def main(arguments: argparse.Namespace) -> int:
         context = dataclasses.replace(context, tuning={method: tuning.record(method) for method in methods})
     if arguments.dry_run:
         print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
-        return 0
-    if remark:
+    elif remark:
         warn(remark)
-    states = plans.launch_plan(specs, context, workers=workers, device=device)
-    _print_results(specs, arguments.results)
-    return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
-
-
-def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Context, int, torch.device]:
-    """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
-    from benchmark.engine import parallel
-    from benchmark.metagrad import STRATEGIES
-    from benchmark.runs import environment, tensorboard
-    from benchmark.runs import run as runner
-
-    if arguments.tensorboard:
-        tensorboard.require()
-    device = environment.choose_device(arguments.device)
-    if arguments.strategy not in STRATEGIES:
-        raise UserError(
-            f"unknown strategy {arguments.strategy!r}{nearest(arguments.strategy, STRATEGIES)}; "
-            f"expected one of {', '.join(STRATEGIES)}"
-        )
-    workers = arguments.workers if arguments.workers is not None else parallel.default_workers(device, meta_batch)
-    if not 1 <= workers <= MOST_WORKERS:
-        least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
-        raise UserError(f"--workers must be {least}")
-    context = runner.Context(
-        results=arguments.results,
-        data_root=arguments.data_root,
-        device=arguments.device,
-        strategy=arguments.strategy,
-        recompute=arguments.recompute,
-        command=portable(shlex.split(arguments.command_line)),
-        tensorboard=arguments.tensorboard,
-    )
-    return context, workers, device
-
-
-def portable(words: Sequence[str]) -> tuple[str, ...]:
-    """A command without the flags that say where files lie: results are moved, and read on other machines."""
-    kept: list[str] = []
-    value_of_a_place = False
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        if value_of_a_place:
-            value_of_a_place = False
-        elif flag in ("--results", "--data-root", "--reports"):
-            value_of_a_place = not equals
-        else:
-            kept.append(word)
-    return tuple(kept)
+    if arguments.slurm is not None:
+        return submit(arguments, [(arguments.results / spec.name, spec) for spec in specs], ("--shared",))
+    if arguments.dry_run:
+        return 0
+    if arguments.jobs > 1:
+        words = without(shlex.split(arguments.command_line)[3:], valued=("--jobs",))
+        status = side_by_side([*words, "--shared"], arguments.jobs, device.type)
+        _print_results(specs, arguments.results)
+        return status
+    if arguments.shared:
+        costs = Costs([arguments.results], workers=workers, data_root=arguments.data_root)
+        specs = sorted(specs, key=lambda spec: -costs.left(spec, None))
+        context = dataclasses.replace(context, shared=True)
+        states = plans.share_plan(specs, context, workers=workers, device=device, wait=False)
+    else:
+        states = plans.launch_plan(specs, context, workers=workers, device=device)
+    if os.environ.get("RANK", "0") == "0":
+        _print_results(specs, arguments.results)
+    return 0 if all(state in ("finished", "diverged", "held") for state in states.values()) else 1
 
 
 def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str = "") -> None:

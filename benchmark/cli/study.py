@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmark.cli.flags import add_reports, output, place
 from benchmark.cli.flags import log as stderr
-from benchmark.cli.run import add_where, machinery
+from benchmark.cli.where import add_where, machinery, submit
 from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory, is_alive
@@ -53,6 +53,9 @@ def main(arguments: argparse.Namespace) -> int:
     context = dataclasses.replace(context, shared=True)
     if arguments.dry_run:
         print_standing(study, context, workers, output())
+    if arguments.slurm is not None:
+        return _submit(arguments, study)
+    if arguments.dry_run:
         return 0
     log = stderr()
     _say_left(study, context, workers, log)
@@ -64,6 +67,18 @@ def main(arguments: argparse.Namespace) -> int:
         _say_left(study, context, workers, log)
     print_standing(study, context, workers, output())
     return 0 if whole else 1
+
+
+def _submit(arguments: argparse.Namespace, study: Study) -> int:
+    """Submit the study as one job. Of a tuned stage the names of its runs are known once it is tuned."""
+    tuned = (arguments.results / TRIALS / "tuned.json").exists()
+    recipes = ["controlled"] * bool(study.search) + [stage.recipe for stage in study.stages]
+    placed = [
+        (folder / spec.name if tuned or recipe != "tuned" else None, spec)
+        for recipe, (_, folder, specs) in zip(recipes, places(study, arguments.results), strict=True)
+        for spec in specs
+    ]
+    return submit(arguments, placed)
 
 
 def _check(study: Study, results: Path, data_root: Path | None) -> None:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark.cli.flags import output
-from benchmark.cli.run import add_knobs, add_where, knobs_given, machinery, print_plan
+from benchmark.cli.run import add_knobs, knobs_given, print_plan
+from benchmark.cli.where import add_where, machinery, submit
 from benchmark.runs import tune
 from benchmark.runs.grid import methods_named
 from benchmark.runs.tune import ENDED, SPACE, Search, Tuning
@@ -60,6 +61,9 @@ def main(arguments: argparse.Namespace) -> int:
     context, workers, device = machinery(arguments, plan[0].meta_batch)
     if arguments.dry_run:
         print_plan(plan, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
+    if arguments.slurm is not None:
+        return submit(arguments, [(arguments.results / spec.name, spec) for spec in plan])
+    if arguments.dry_run:
         return 0
     tuning, ended = carry_out(search, methods, context, dataset, workers=workers, device=device)
     print_choices(tuning, output())

@@ -33,6 +33,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchmark.engine.shutdown import WARNINGS
+
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed."""
 
@@ -95,8 +97,9 @@ def default_workers(device: torch.device, meta_batch: int) -> int:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: those it is bound to, and no more than Slurm gave it."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, int(os.environ.get("SLURM_CPUS_PER_TASK") or bound))
 
 
 def under_torchrun() -> bool:
@@ -304,6 +307,8 @@ class _Watch:
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
         def pass_on(number: int, frame: object) -> None:
+            if self.signal is not None and number in WARNINGS:
+                return
             if self.signal is not None:  # asked twice
                 self._end()
                 os._exit(128 + number)
@@ -315,7 +320,8 @@ class _Watch:
 
         before = {}
         if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
+            before = {number: signal.signal(number, pass_on) for number in numbers}
         try:
             yield
         finally:

@@ -11,6 +11,10 @@ DROP_AFTER_S = 7.0
 """How long the step that goes on may take to end by itself once a stop is asked for."""
 
 
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""What a scheduler sends when the time of a job is nearly up."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop; its checkpoint is written."""
 
@@ -20,10 +24,16 @@ class Dropped(Interrupted):
 
 
 class Stop:
-    """SIGINT and SIGTERM ask for a stop; true from then on. A second one ends the process at once, 128 + signal."""
+    """SIGINT and SIGTERM ask for a stop; true from then on. A second one ends the process at once, 128 + signal.
 
-    def __init__(self) -> None:
+    SIGUSR1 and SIGUSR2 (:data:`WARNINGS`) ask, too, and are never a second one: a scheduler sends them to every process
+    of a job before it ends the job. Nor is anything to a ``patient`` process, one of several: it is signalled by the
+    scheduler and by the process that started it, which ends it if it does not listen.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self.signal: int | None = None
+        self.patient = patient
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -38,6 +48,8 @@ class Stop:
 
         def ask(number: int, frame: object) -> None:
             if self.signal is not None:
+                if self.patient or number in WARNINGS:
+                    return
                 os._exit(128 + number)
             self.signal = number
             _alarm(DROP_AFTER_S)
@@ -45,7 +57,7 @@ class Stop:
         def drop(number: int, frame: object) -> None:
             raise Dropped("interrupted; the step that went on was dropped")
 
-        handlers = {signal.SIGINT: ask, signal.SIGTERM: ask}
+        handlers = {signal.SIGINT: ask, signal.SIGTERM: ask} | dict.fromkeys(WARNINGS, ask)
         if hasattr(signal, "SIGALRM"):
             handlers[signal.SIGALRM] = drop
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

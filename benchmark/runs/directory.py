@@ -1,7 +1,7 @@
 """The writing side of a run's directory: owned by one process at a time, every file written whole or not at all.
 
-A run is owned through the lock of a file in its directory, so that two processes with the same plan never write the
-same run and a process that is gone owns nothing. What lies in the directory is told by :mod:`benchmark.runs.store`,
+A run is owned as :mod:`benchmark.runs.owner` tells, so that two processes with the same plan never write the same run
+and a process that is gone owns nothing. What lies in the directory is told by :mod:`benchmark.runs.store`,
 which reads it.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.files import PART, acquire, now, write_atomic, write_json
-from benchmark.runs import schema_one
+from benchmark.files import PART, now, write_atomic, write_json
+from benchmark.runs import owner, schema_one
 from benchmark.runs.store import Run, document_digest, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
@@ -29,7 +29,7 @@ class Held(UserError):
 
 
 class RunDirectory:
-    """The writing side of one run. Its lock is held from :meth:`claim` to the end of the ``with`` block."""
+    """The writing side of one run. It is owned from :meth:`claim` to the end of the ``with`` block."""
 
     def __init__(self, results: Path, spec: RunSpec) -> None:
         self.spec = spec
@@ -37,6 +37,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint.pt"
         self.partial = self.path / "evaluation.partial.csv"
         self.status: dict[str, Any] = {}
+        self._claim: owner.Claim | None = None
 
     def place(self) -> Path:
         """Where the run lies: at `path`, or still under its name of schema 1."""
@@ -70,13 +71,17 @@ class RunDirectory:
         Records spec, environment, command, tuning and card, removes what a killed process left half written, and gives
         a folder of schema 1 its new name.
         """
-        with self._open_lock() as lock:
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(self._open_lock())
             deadline = time.monotonic() + patience_s
-            while not acquire(lock):
+            while (claim := owner.take(Path(lock.name).parent, lock)) is None:
                 if time.monotonic() > deadline:
                     raise Held(f"{self.path.name} is being run by another process; wait for it or stop it")
                 time.sleep(0.1)
             self._take_new_name()
+            claim.folder = self.path
+            stack.enter_context(claim.kept())
+            self._claim = claim
             for left in self.path.glob(f".*{PART}"):
                 left.unlink(missing_ok=True)
             before = self.run()
@@ -101,7 +106,7 @@ class RunDirectory:
             try:
                 if place == self.path:
                     place.mkdir(parents=True, exist_ok=True)
-                return open(place / "run.lock", "w")  # stays on disk: unlinking a held lock admits two
+                return open(place / owner.LOCK, "w")  # stays on disk: unlinking a held lock admits two
             except OSError as error:
                 if place == self.path or place.exists():  # else another process gave it its new name just now
                     raise UserError(f"{place}: cannot be written ({error.strerror})") from error
@@ -113,6 +118,11 @@ class RunDirectory:
                 place.rename(self.path)
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
+
+    def require_ours(self) -> None:
+        """:class:`benchmark.runs.owner.TakenOver` if another process owns the run by now."""
+        if self._claim is not None:
+            self._claim.require()
 
     def _images(self, before: Run, environment: dict[str, Any]) -> dict[str, Any]:
         """The hash of the images, for a run that was claimed when there were none yet and has learned nothing."""
@@ -133,6 +143,7 @@ class RunDirectory:
 
     def set_status(self, state: str, **values: Any) -> None:
         """Rewrite status.json; for a finished run with the hashes of its tables."""
+        self.require_ours()
         self.status |= {"state": state, **values, "updated": now()}
         self.status.pop("sha256", None)
         if state == "finished":
@@ -143,13 +154,10 @@ class RunDirectory:
         write_json(self.path / "status.json", self.status)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
+        self.require_ours()
         write_atomic(self.path / f"{name}.csv", table.to_csv(index=False).encode())
 
 
 def is_alive(path: Path) -> bool:
-    """Whether a process holds the run at `path` right now."""
-    try:
-        with open(path / "run.lock") as lock:
-            return not acquire(lock)
-    except OSError:
-        return False
+    """Whether a process holds the run at `path` right now, or may."""
+    return owner.standing(path)[0] != "free"

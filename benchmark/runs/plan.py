@@ -7,10 +7,11 @@ others inside a collective: then all end, and the starting process begins again 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,10 +20,10 @@ from benchmark.engine.allocator import keep_large_buffers
 from benchmark.engine.parallel import Group
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.errors import UserError
-from benchmark.runs import store
-from benchmark.runs.agreement import Agreed
+from benchmark.runs import owner, store
+from benchmark.runs.agreement import Agreed, agreed
 from benchmark.runs.assembly import is_out_of_memory
-from benchmark.runs.directory import RunDirectory, is_alive
+from benchmark.runs.directory import RunDirectory
 from benchmark.runs.progress import Reporter
 from benchmark.runs.run import Context, due, execute
 from benchmark.screen import Screen
@@ -55,7 +56,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
     Returns the state of each run by name. An interruption ends everything: :class:`SystemExit` with 128 + signal.
     """
     states: dict[str, str] = {}
-    stop = Stop()
+    stop = Stop(patient=group.size > 1)
     with stop.installed():
         for spec in specs:
             try:
@@ -111,26 +112,73 @@ def launch_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, dev
     return states
 
 
-def share_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, device: torch.device) -> dict[str, str]:
+def share_plan(
+    specs: Sequence[RunSpec], context: Context, *, workers: int, device: torch.device, wait: bool = True
+) -> dict[str, str]:
     """:func:`launch_plan` of a ``shared`` context, beside other processes that carry out the same specs.
 
     What is done needs no worker. A run that another process holds is left to it and come back to at the end: it is done
-    by then, or taken up from its checkpoint where that process was killed.
+    by then, or taken up from its checkpoint where that process was killed. Without `wait` it is come back to only where
+    it is not sure that its process lives, and else stays ``held``.
     """
     if parallel.under_torchrun():
-        raise UserError("tune and study start their own workers; start them without torchrun")
+        return parallel.launch(_share_as_one_of_many, (specs, context, wait), device=device)
+
+    def carry_out(left: Sequence[RunSpec], begun: int) -> dict[str, str]:
+        return launch_plan(left, context, workers=workers, device=device)
+
+    return _share(specs, context, Group(), carry_out, wait=wait)
+
+
+def _share_as_one_of_many(group: Group, specs: Sequence[RunSpec], context: Context, wait: bool) -> dict[str, str]:
+    """:func:`share_plan` as one of the processes that ``torchrun`` or srun started, all of which stay to the end."""
+    return _share(specs, context, group, lambda left, begun: run_plan(group, left, context, begun), wait=wait)
+
+
+def _share(
+    specs: Sequence[RunSpec],
+    context: Context,
+    group: Group,
+    carry_out: Callable[[Sequence[RunSpec], int], dict[str, str]],
+    *,
+    wait: bool,
+) -> dict[str, str]:
+    states: dict[str, str] = {}
+    reporter = Reporter(Screen(stderr=True) if group.rank == 0 else None)
+
+    def due_of(some: Sequence[RunSpec]) -> list[RunSpec]:
+        """Those that have no result yet, as rank 0 sees it; the states of the others are noted on every rank."""
+        left, ended = agreed(group, lambda: _left(some, context))
+        states.update(ended)
+        return left
+
+    left = due_of(specs)
+    with Stop(patient=group.size > 1).installed() as stop:
+        while left:
+            states |= carry_out(left, len(states))
+            left = [spec for spec in left if states[spec.name] == "held"]
+            if left and wait:
+                reporter.note(f"waiting for what another process holds: {', '.join(spec.name for spec in left)}")
+            free = False
+            while left and not free:
+                found = agreed(group, functools.partial(_standings, tuple(left), context))
+                if group.any_(bool(stop)):
+                    sys.exit(stop.exit_status)
+                left = [spec for spec in left if wait or found[spec.name] != "held"]
+                free = "free" in found.values()
+                time.sleep(0 if free else POLL_S)
+            left = due_of(left)
+    return {spec.name: states[spec.name] for spec in specs}
+
+
+def _standings(specs: Sequence[RunSpec], context: Context) -> dict[str, str]:
+    return {spec.name: owner.standing(context.results / spec.name)[0] for spec in specs}
+
+
+def _left(specs: Sequence[RunSpec], context: Context) -> tuple[list[RunSpec], dict[str, str]]:
     states: dict[str, str] = {}
     left = [spec for spec in specs if not _done(spec, context, states)]
-    while left:
-        states |= launch_plan(left, context, workers=workers, device=device)
-        left = [spec for spec in left if states[spec.name] == "held"]
-        if left:
-            names = ", ".join(spec.name for spec in left)
-            Reporter(Screen(stderr=True)).note(f"waiting for what another process holds: {names}")
-        while left and all(is_alive(context.results / spec.name) for spec in left):
-            time.sleep(POLL_S)
-        left = [spec for spec in left if not _done(spec, context, states)]
-    return {spec.name: states[spec.name] for spec in specs}
+    return left, states
 
 
 def _done(spec: RunSpec, context: Context, states: dict[str, str]) -> bool:

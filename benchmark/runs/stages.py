@@ -103,6 +103,7 @@ def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
         if watch is not None:
             watch(progress)
         if run.writes:
+            directory.require_ours()
             checkpoints.write_checkpoint(directory.checkpoint, payload | {"owner": owner})
             directory.write_table("training", progress.training_table())
             directory.write_table("validation", progress.validation_table())

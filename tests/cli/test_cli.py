@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmark.cli import flags, parser
 from benchmark.cli import run as run_verb
 from benchmark.cli import status as status_verb
+from benchmark.cli.where import portable
 from benchmark.errors import UserError
 from tests.conftest import ROOT, Command
 from tests.report.builder import build_run
@@ -189,7 +190,7 @@ def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
 @pytest.mark.parametrize("where", ["--results /a/b --data-root=/c", "--results=/a/b", "--data-root /c"])
 def test_recorded_command_names_no_place(where: str) -> None:
     words = f"python -m benchmark run --methods md {where} --shots 5".split()
-    assert " ".join(run_verb.portable(words)) == "python -m benchmark run --methods md --shots 5"
+    assert " ".join(portable(words)) == "python -m benchmark run --methods md --shots 5"
 
 
 @pytest.mark.parametrize(

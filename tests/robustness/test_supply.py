@@ -44,7 +44,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
                 imported.add(str(node.module).partition(".")[0])
     imported -= {*sys.stdlib_module_names, "optimizers", "benchmark"}
     needed = {IMPORTED_AS.get(name, name) for name in bounds(PROJECT["dependencies"], ">=")}
-    optional = {re.split(">=", each)[0] for extra in ("peers", "parquet") for each in OPTIONAL[extra]}
+    optional = {re.split(">=", each)[0] for extra in ("peers", "parquet", "cluster") for each in OPTIONAL[extra]}
     assert imported - optional == needed
 
 

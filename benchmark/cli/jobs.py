@@ -1,0 +1,110 @@
+"""``--jobs N``: N processes side by side on one machine, each of which takes runs from the plan until none is left.
+
+Each is this very command, with its share of the cores or a GPU of its own, beside the others as tasks of an array job
+are: a run that another one holds is left to it. Only the starting process listens to the terminal, and passes on what
+it is told; the others end when it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing import get_context
+from typing import Any
+
+PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+
+
+def side_by_side(words: Sequence[str], count: int, device: str) -> int:
+    """Carry out the command line `words` in `count` processes; the largest exit status of them.
+
+    On a ``device`` of type cuda process i has GPU i, counted round; its share of the cores it has in any case.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    context = get_context("spawn")
+    processes, lifelines, readers = [], [], []
+    for share in range(count):
+        ear, mouth = context.Pipe(duplex=False)
+        lifeline_end, lifeline = context.Pipe(duplex=False)
+        place = (share_of_cores(share, count), str(share % gpus) if gpus else "")
+        process = context.Process(target=_carry_out, args=(tuple(words), place, mouth, lifeline_end))
+        process.start()
+        mouth.close()
+        lifeline_end.close()
+        reader = threading.Thread(target=_repeat, args=(ear,), daemon=True)
+        reader.start()
+        processes.append(process)
+        lifelines.append(lifeline)
+        readers.append(reader)
+    with _signals_passed_on([process.pid for process in processes if process.pid]) as told:
+        for process in processes:
+            process.join()
+    for reader in readers:
+        reader.join()
+    if told:
+        raise SystemExit(128 + told[0])
+    return max(abs(process.exitcode or 0) for process in processes)
+
+
+def share_of_cores(share: int, count: int) -> tuple[int, ...]:
+    """The cores of process number `share` of `count`: as many for each, and one for each where there are too few."""
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    cores = sorted(os.sched_getaffinity(0))
+    return tuple(cores[share::count]) or (cores[share % len(cores)],)
+
+
+def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth: Any, lifeline: Any) -> None:
+    """The main of one of the processes: what it says goes to the starting one, and its tables nowhere."""
+    os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    os.dup2(mouth.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    cores, gpu = place
+    if cores:
+        os.sched_setaffinity(0, cores)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    from benchmark.cli.parser import main
+
+    sys.exit(main(words))
+
+
+def _end_with_parent(lifeline: Any) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
+
+
+def _repeat(ear: Any) -> None:
+    """Say on standard error what a process says, line by line so that lines stay whole."""
+    with open(os.dup(ear.fileno()), encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _signals_passed_on(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Within the block signals go to the processes `numbers`; yields those that came."""
+    told: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        told.append(number)
+        for each in numbers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, number)
+
+    known = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
+    before = {number: signal.signal(number, pass_on) for number in known}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""``--jobs N``: N runs side by side on one machine, stopped and killed together, to the numbers of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli.jobs import share_of_cores
+from benchmark.cli.parser import main
+from benchmark.runs.directory import is_alive
+from benchmark.runs.store import load_runs
+from tests.conftest import ROOT
+from tests.robustness.helpers import numbers
+
+FLAGS = """
+    --methods maml,metasgd --dataset sine --network sine-mlp --ways 1 --shots 3 --channels 8 --meta-batch 3
+    --query-train 3 --query-test 3 --steps 1 --validation-tasks 17 --tasks 12 --device cpu --seeds 0,1
+    --validate-every 20
+"""
+GRID = ["run", *FLAGS.split()]
+
+
+def test_the_cores_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 3, 5, 7, 11})
+    assert [share_of_cores(share, 2) for share in range(2)] == [(2, 5, 11), (3, 7)]
+    assert [share_of_cores(share, 7) for share in range(7)] == [(2,), (3,), (5,), (7,), (11,), (2,), (3,)]
+
+
+def started(results: Path, iterations: int) -> subprocess.Popen:
+    """Two jobs for four runs, each in the state ``running`` with a checkpoint."""
+    line = [sys.executable, "-m", "benchmark", *GRID, "--iterations", str(iterations), "--results", str(results)]
+    process = subprocess.Popen([*line, "--jobs", "2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for _ in range(3000):
+        runs = load_runs(results, lambda text: None) if results.exists() else []
+        if sum(run.status.get("iteration", 0) > 0 and is_alive(run.path) for run in runs) == 2:
+            return process
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("never came so far")
+
+
+def test_stopped_killed_and_begun_again_two_jobs_end_in_the_numbers_of_one_process(tmp_path: Path) -> None:
+    results, iterations = tmp_path / "results", 300
+    with started(results, iterations) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert {run.state for run in load_runs(results)} == {"interrupted"}
+    with started(results, iterations) as process:
+        process.kill()
+        assert process.wait(timeout=60) == -signal.SIGKILL
+        assert process.stdout is not None
+        process.stdout.read()  # to its end: no job lives
+    assert not any(is_alive(run.path) for run in load_runs(results))
+    line = [*GRID, "--iterations", str(iterations)]
+    assert main([*line, "--results", str(results), "--jobs", "2"]) == 0
+    assert main([*line, "--results", str(tmp_path / "alone"), "--workers", "1"]) == 0
+    found = load_runs(results)
+    assert [run.state for run in found] == ["finished"] * 4
+    for run in found:
+        assert "--jobs" not in run.command
+        assert numbers(run.path) == numbers(tmp_path / "alone" / run.name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(("--jobs", "0"), "--jobs must be at least 1, got 0")],
+)
+def test_a_wrong_number_is_one_line(
+    flags: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*GRID, *flags, "--results", str(tmp_path / "results")]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
