@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import write_atomic
-from benchmark.report import caveats, formats, pairs, table, tuning
+from benchmark.report import caveats, formats, matrix, pairs, table, tuning
 from benchmark.report.claims import judge
 from benchmark.report.figures import draw, geometry, plots
 from benchmark.report.figures.style import styled
@@ -50,12 +50,12 @@ def write(results: Path, reports: Path) -> list[Path]:
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)
-    step_ms = findings.step_cost.to_dict()
+    tables = table.tables(groups, findings, compared)
     parts = {
-        "table1.md": formats.markdown(groups, step_ms),
-        "table1.csv": table.frame(groups, step_ms).to_csv(index=False),
-        "table1.tex": formats.latex(groups, step_ms),
-        "pairs.md": pairs.markdown(groups, compared),
+        "table1.md": formats.markdown(tables),
+        "table1.csv": table.frame(tables).to_csv(index=False),
+        "table1.tex": formats.latex(tables),
+        "pairs.md": matrix.markdown(groups, compared),
         "pairs.csv": compared.to_csv(index=False),
         "claims.md": judge.markdown(judged),
         "claims.csv": judge.frame(judged).to_csv(index=False),
@@ -72,7 +72,7 @@ def write(results: Path, reports: Path) -> list[Path]:
         drawn = list(drawings(groups, compared, findings))
         written += save_all(drawn, reports / "figures")
     remove_stale(reports / "figures", {drawing.stem for drawing in drawn})
-    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms, warned)
+    content = page.Content(runs, groups, tables, compared, judged, drawn, reports / "figures", warned)
     return [_write(reports / "index.html", page.render(content)), *written]
 
 

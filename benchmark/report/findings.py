@@ -1,12 +1,19 @@
 """What other verbs measured about the methods themselves, where they left it in the results folder.
 
-``verify`` writes the geometry of learned updates and ``time`` their cost, each as one CSV beside the runs. Both are
-optional: a report without them says that there is no evidence. Columns that are missing are read as unknown.
+``verify`` writes the geometry of learned updates and ``time`` their cost, as CSVs beside the runs. All are optional: a
+report without them says that there is no evidence. Columns that are missing are read as unknown.
 
 ``geometry.csv``: one row for each map that was looked at.
     method; run (name of the run whose checkpoint it is, empty at the start); stage (``start`` or ``trained``);
     parameters (d); least and greatest (eigenvalues of the symmetric part of the Jacobian J); residual (how far the
     least may be off); asymmetry ‖J − Jᵀ‖/2‖J‖; condition; cosine (between update and negative gradient).
+
+``spectrum.csv``: quantiles of the eigenvalues of that symmetric part.
+    method; run; share (of the eigenvalues, 0 … 1); eigenvalue (so many lie at or below it).
+
+``search.csv``: one row for each place from which a counter-example to monotonicity was looked for.
+    method; run (whose θ it is, else empty); theta (how θ was drawn); point (how z was); steps of descent; first and
+    least (eigenvalue where it began and the least met); residual; distance ‖z − z₀‖/‖z₀‖ of the least from its start.
 
 ``timing.csv``: one row for each method, size and set of conditions.
     method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
@@ -15,6 +22,7 @@ optional: a report without them says that there is no evidence. Columns that are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +35,11 @@ from benchmark.report.published import method_order
 GEOMETRY = {
     "method": "str", "run": "str", "stage": "str", "parameters": "float", "least": "float", "greatest": "float",
     "residual": "float", "asymmetry": "float", "condition": "float", "cosine": "float",
+}  # fmt: skip
+SPECTRUM = {"method": "str", "run": "str", "share": "float", "eigenvalue": "float"}
+SEARCH = {
+    "method": "str", "run": "str", "theta": "str", "point": "str", "steps": "float", "first": "float",
+    "least": "float", "residual": "float", "distance": "float",
 }  # fmt: skip
 TIMING = {
     "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",
@@ -44,30 +57,32 @@ TIMING_ABSENT = {"tasks": "1", "strategy": "auto"}
 
 @dataclass(frozen=True)
 class Findings:
-    """Tables of :data:`GEOMETRY` and :data:`TIMING`; empty where nothing was measured."""
+    """One table for each file; empty where nothing was measured."""
 
     geometry: pd.DataFrame
     timing: pd.DataFrame
+    spectrum: pd.DataFrame
+    search: pd.DataFrame
 
-    @property
-    def step_cost(self) -> pd.Series:
-        """Milliseconds of one inner step by method, mean over sizes; empty without timing.
+    def step_ms(self, image_size: float, channels: float) -> dict[str, float]:
+        """Milliseconds of one inner step by method, at this size alone; empty where none was timed at it.
 
-        Like for like: under the conditions, and at the sizes, at which most methods were timed.
+        Like for like: under the conditions under which most methods were timed there.
         """
         known = self.timing.dropna(subset=["adapt_step_ms"])
-        if len(known):
-            conditions = known[list(CONDITIONS)].fillna("").agg("|".join, axis=1)
-            methods = known.groupby(conditions)["method"].transform("nunique")
-            known = known[conditions == conditions[methods.idxmax()]]
-            methods = known.groupby(["channels", "image_size"], dropna=False)["method"].transform("nunique")
-            known = known[methods == methods.max()]
-        return known.groupby("method")["adapt_step_ms"].mean()
+        known = known[(known["image_size"] == image_size) & (known["channels"] == channels)]
+        if known.empty:
+            return {}
+        conditions = known[list(CONDITIONS)].agg("|".join, axis=1)
+        methods = known.groupby(conditions)["method"].transform("nunique")
+        known = known[conditions == conditions[methods.idxmax()]]
+        return {str(name): float(ms) for name, ms in known.groupby("method")["adapt_step_ms"].mean().items()}
 
 
 def read(results: Path) -> Findings:
-    """Read both tables below `results`; :class:`UserError` for a file that is no such table."""
-    return Findings(_read(results / "geometry.csv", GEOMETRY), _read(results / "timing.csv", TIMING))
+    """Read the tables in `results`; :class:`UserError` for a file that is no such table."""
+    names = {"geometry": GEOMETRY, "timing": TIMING, "spectrum": SPECTRUM, "search": SEARCH}
+    return Findings(**{name: _read(results / f"{name}.csv", columns) for name, columns in names.items()})
 
 
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
@@ -80,12 +95,11 @@ def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if "method" not in table:
         raise UserError(f"{path}: has no column 'method'; expected {', '.join(columns)}")
     for name, kind in columns.items():
-        if name not in table:
-            table[name] = pd.Series([None] * len(table), dtype=_dtype(kind))
-        elif kind == "float":
-            table[name] = pd.to_numeric(table[name], errors="coerce")
+        if kind == "float":
+            table[name] = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan
         else:
-            table[name] = table[name].fillna("").astype(str)
+            words = table[name].astype(object) if name in table else pd.Series("", table.index, dtype=object)
+            table[name] = words.where(words.notna(), "").astype(str)
     order = sorted(table.index, key=lambda index: method_order(str(table["method"][index])))
     return table.loc[order, list(columns)].reset_index(drop=True)
 

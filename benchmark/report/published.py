@@ -1,8 +1,8 @@
 """What the papers print: the numbers that stand beside ours, and the names under which readers know the methods.
 
 The numbers are those of the published Table 1 (5-way miniImageNet, accuracy in %, mean ± 95 % interval as printed;
-nan where the paper gives none) and of Bertinetto et al. (2019) for CIFAR-FS. They mix widths, test protocols and
-meta-optimizers (docs/recipes.md), so they are a reference and not a like-for-like comparison.
+nan where the paper gives none) and of Bertinetto et al. (2019) for CIFAR-FS; each carries its source. They mix widths,
+test protocols and meta-optimizers (docs/recipes.md), so they are a reference and not a like-for-like comparison.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 NAN = float("nan")
 
 
+TABLE_1 = "Table 1 of Zhang et al. (2024)"
+BERTINETTO = "Bertinetto et al. (2019)"
+
+
 @dataclass(frozen=True)
 class Published:
-    """A printed accuracy in percent with its half-width; `half` nan where none is printed."""
+    """A printed accuracy in percent with its half-width (nan where none is printed), and where it is printed."""
 
     mean: float
     half: float = NAN
+    source: str = TABLE_1
 
     def separated(self, other: Published) -> bool:
         """Whether the printed intervals leave a gap; a number printed without one is taken as exact."""
@@ -32,6 +37,29 @@ class Reference:
     title: str
     numbers: dict[tuple[str, int], Published]
 
+    def printed(self, method: str, shots: int) -> Published | None:
+        """What is printed for `method`; that of mirror descent is of the class as released, which `md` repairs."""
+        return self.numbers.get((SAME.get(method, method), shots))
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the numbers are printed, each place once; a number's mark is its place in this list."""
+        return list(dict.fromkeys(number.source for number in self.numbers.values()))
+
+    def mark(self, number: Published) -> str:
+        """What stands behind a number to say where it is printed; nothing where all are from one place."""
+        return f" [{self.sources.index(number.source) + 1}]" if len(self.sources) > 1 else ""
+
+
+SAME = {"md-released": "md"}
+"""Methods for which another one's numbers are printed."""
+
+REPAIRED = "md"
+REPAIR = (
+    "this suite's repair of the published map, whose heads get no gradient: the printed number is that of the code as "
+    "released"
+)
+"""Said wherever :data:`REPAIRED` stands beside a printed number."""
 
 MINIIMAGENET = Reference(
     "miniImageNet",
@@ -52,7 +80,10 @@ MINIIMAGENET = Reference(
         ("md", 5): Published(69.59, 0.71),
     },
 )
-CIFAR_FS = Reference("CIFAR-FS", {("maml", 1): Published(58.9, 1.9), ("maml", 5): Published(71.5, 1.0)})
+CIFAR_FS = Reference(
+    "CIFAR-FS",
+    {("maml", 1): Published(58.9, 1.9, BERTINETTO), ("maml", 5): Published(71.5, 1.0, BERTINETTO)},
+)
 NOTHING = Reference("", {})
 
 TITLES = {
@@ -84,6 +115,8 @@ DATASETS = {
     "tieredimagenet": "tieredImageNet",
     "fc100": "FC100",
 }
+SIZES = {"miniimagenet": 84, "tieredimagenet": 84, "cifarfs": 32, "fc100": 32, "omniglot": 28, "glyphs": 28}
+"""Pixels of an image's side; step times are those of the same size."""
 
 
 def dataset_key(dataset: str) -> str:
@@ -108,12 +141,17 @@ def method_order(method: str) -> tuple[int, str]:
     return (order.index(method) if method in TITLES else len(order), method)
 
 
+def image_size(dataset: str) -> int | None:
+    """Pixels of an image's side in a data set of the literature; None for others."""
+    return SIZES.get(dataset_key(dataset))
+
+
 def reference(dataset: str, ways: int) -> Reference:
     """The published numbers to show beside this data set.
 
-    Its own where there are any. Other 5-way tables show miniImageNet's, under its name: the order of the methods can
-    be compared, the level cannot. Other numbers of ways have none.
+    Its own where there are any. Other 5-way tables of the field's data sets show miniImageNet's, under its name: the
+    order of the methods can be compared, the level cannot. Anybody's own data and other numbers of ways have none.
     """
-    if ways != 5:
+    if ways != 5 or dataset_key(dataset) not in DATASETS:
         return NOTHING
     return CIFAR_FS if dataset_key(dataset) == "cifarfs" else MINIIMAGENET

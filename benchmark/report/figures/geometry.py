@@ -13,7 +13,7 @@ from benchmark.report.published import method_title
 
 MEASURES = (
     ("least", "smallest eigenvalue of\n(J + Jᵀ)/2", "symlog"),
-    ("asymmetry", "asymmetry ‖J − Jᵀ‖/‖J‖", "linear"),
+    ("asymmetry", "asymmetry ‖J − Jᵀ‖/2‖J‖", "linear"),
     ("condition", "condition number", "log"),
     ("cosine", "cosine of update and −∇L", "linear"),
 )

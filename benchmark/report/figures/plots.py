@@ -18,6 +18,7 @@ from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import method_title
+from benchmark.report.table import step_ms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,22 +115,18 @@ def _mean_curve(tables: Sequence[pd.DataFrame], column: str) -> pd.Series | None
 
 
 def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) -> Drawing | None:
-    """Accuracy against cost: an inner step where it was timed, else the wall time of a meta-step in training."""
-    timed = findings.step_cost
-    if {row.method for row in group.rows} - {FLOOR, *timed.index}:
-        timed = timed.iloc[:0]  # one kind of cost for all, or none could be compared
+    """Accuracy against the time of an inner step, timed at the size that was run; None where none was timed."""
     costs = {
-        cell: float(timed.get(cell.method, np.nan)) if len(timed) else cell.train_ms
+        cell: ms
         for shots in group.shots
         for cell in group.cells(shots)
-        if cell.score and cell.method != FLOOR
+        if cell.score and (ms := step_ms(findings, group.dataset, cell)) is not None
     }
-    costs = {cell: cost for cell, cost in costs.items() if cost > 0}
     kept = [shots for shots in group.shots if any(cell in costs for cell in group.cells(shots))]
     if not kept:
         return None
     figure, axes = _panels(len(kept))
-    unit = "inner step, ms" if len(timed) else "meta-step in training, ms"
+    unit = "inner step, ms"
     sentences = []
     for axis, shots in zip(axes[0], kept, strict=True):
         cells = [cell for cell in group.cells(shots) if cell in costs]
@@ -158,7 +155,7 @@ def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) 
     return Drawing(
         _name("pareto", group),
         f"Accuracy against cost, {_where(group)}: 95 % intervals over tasks; the line joins the methods that none "
-        "beats at their cost. " + ("" if len(timed) else "Wall times of runs on different machines do not compare."),
+        "beats at their cost.",
         f"Scatter chart of accuracy against cost for {_where(group)}. On the front: " + " ".join(sentences),
         figure,
     )

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,8 +19,8 @@ from string import Template
 
 import pandas as pd
 
-from benchmark.report import pairs, table, tuning, words
-from benchmark.report.claims.judge import Claim
+from benchmark.report import matrix, pairs, table, tuning, words
+from benchmark.report.claims.statements import Claim
 from benchmark.report.claims.verdict import FAILS, HOLDS
 from benchmark.report.figures.draw import Drawing
 from benchmark.report.group import TableGroup
@@ -39,11 +39,11 @@ class Content:
 
     runs: Sequence[Run]
     groups: Sequence[TableGroup]
+    tables: Sequence[table.Table]
     pairs: pd.DataFrame
     claims: Sequence[Claim]
     drawings: Sequence[Drawing]
     figures: Path
-    step_ms: Mapping[str, float]
     warnings: Sequence[str]
 
 
@@ -51,7 +51,7 @@ def render(content: Content) -> str:
     """The whole page."""
     sections = {
         "answer": ("The answer", answer(content)),
-        "table-1": ("Table 1", table_1(content.groups, content.step_ms)),
+        "table-1": ("Table 1", table_1(content.tables)),
         "pairs": ("Who beats whom", matrices(content)),
         "claims": ("The paper's claims", claims(content.claims)),
         "figures": ("Figures", "".join(markup.figure(each, content.figures) for each in content.drawings)),
@@ -86,7 +86,11 @@ def answer(content: Content) -> str:
     lines = []
     for group in content.groups:
         for shots in group.shots:
-            best = [cell for cell in group.cells(shots) if cell.label in group.best(shots) and cell.score]
+            best = [
+                cell
+                for cell in group.cells(shots)
+                if cell.label in pairs.best(content.pairs, group, shots) and cell.score
+            ]
             if not best:
                 continue
             best.sort(key=lambda cell: cell.score.mean if cell.score else 0.0, reverse=best[0].metric == "accuracy")
@@ -99,7 +103,7 @@ def answer(content: Content) -> str:
     verdicts = [
         [
             HtmlCell(claim.statement),
-            HtmlCell(claim.verdict, None, f"text {STYLES.get(claim.verdict, 'unknown')}"),
+            HtmlCell(claim.words, None, f"text {STYLES.get(claim.verdict, 'unknown')}"),
             markup.words(claim.summary),
         ]
         for claim in content.claims
@@ -110,10 +114,10 @@ def answer(content: Content) -> str:
     return (markup.bullets(lines) if lines else "") + (box if content.warnings else "") + summary
 
 
-def table_1(groups: Sequence[TableGroup], step_ms: Mapping[str, float]) -> str:
+def table_1(tables: Sequence[table.Table]) -> str:
     """One sortable table for each data set and number of ways, its notes below it."""
     parts = []
-    for index, one in enumerate(table.tables(groups, step_ms)):
+    for index, one in enumerate(tables):
         header, body = table.grid(one)
         lines = [
             [HtmlCell(line[0].text), *(markup.number(p.value, p.text, "best" if p.best else "") for p in line[1:])]
@@ -134,12 +138,12 @@ def matrices(content: Content) -> str:
     parts = []
     columns = [(group, shots) for group in content.groups for shots in group.shots]
     for index, (group, shots) in enumerate(columns):
-        labels, body = pairs.matrix(content.pairs, group, shots)
+        labels, body = matrix.matrix(content.pairs, group, shots)
         if not labels:
             continue
         where = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
         lines = [
-            [HtmlCell(label), *(markup.number(place[0], pairs.entry(*place), place[1]) for place in line)]
+            [HtmlCell(label), *(markup.number(place[0], matrix.entry(*place), place[1]) for place in line)]
             for label, line in zip(labels, body, strict=True)
         ]
         parts.append(markup.heading(3, where))
@@ -156,8 +160,8 @@ def matrices(content: Content) -> str:
                     HtmlCell(f"{row['a']} − {row['b']}"),
                     markup.number(row["difference"], f"{row['difference']:+.2f}"),
                     markup.number(row["low"], f"[{row['low']:+.2f}, {row['high']:+.2f}]"),
-                    markup.number(row["p"], pairs.p_text(row["p"])),
-                    markup.number(row["p_holm"], pairs.p_text(row["p_holm"])),
+                    markup.number(row["p"], matrix.p_text(row["p"])),
+                    markup.number(row["p_holm"], matrix.p_text(row["p_holm"])),
                     markup.number(row["effect"], f"{row['effect']:+.2f}"),
                     markup.number(row["wins"], f"{row['wins']} / {row['ties']} / {row['losses']}"),
                     markup.number(row["tasks"]),
@@ -167,7 +171,7 @@ def matrices(content: Content) -> str:
         heads = ["Pair", "Difference", "95 % bootstrap", "p", "p (Holm)", "Effect d", "Wins / ties / losses", "Tasks"]
         inside = markup.table(f"{where}: pairs", [*heads, "Seeds"], rows, name=f"pairs-{index}")
         parts.append(markup.details(f"All {len(rows)} pairs", inside))
-    return "".join(parts) + (markup.paragraph(pairs.NOTE, "notes") if parts else "")
+    return "".join(parts) + (markup.paragraph(matrix.NOTE, "notes") if parts else "")
 
 
 def claims(found: Sequence[Claim]) -> str:
@@ -176,7 +180,7 @@ def claims(found: Sequence[Claim]) -> str:
     for claim in found:
         style = STYLES.get(claim.verdict, "unknown")
         parts.append(markup.heading(3, claim.statement, f"claim-{claim.key}"))
-        verdict = f'<span class="verdict {style}">{markup.escape(claim.verdict)}</span>'
+        verdict = f'<span class="verdict {style}">{markup.escape(claim.words)}</span>'
         parts.append(f"<p>{verdict} {markup.escape(claim.summary)}</p>")
         parts.append(markup.paragraph(claim.measure, "notes"))
         if claim.checks:
@@ -184,7 +188,7 @@ def claims(found: Sequence[Claim]) -> str:
                 [
                     HtmlCell(check.where),
                     markup.words(check.subject),
-                    HtmlCell(check.verdict, None, f"text {STYLES.get(check.verdict, 'unknown')}"),
+                    HtmlCell(check.words, None, f"text {STYLES.get(check.verdict, 'unknown')}"),
                     markup.words(check.number),
                     markup.words(check.evidence),
                 ]
