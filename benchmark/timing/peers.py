@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -40,16 +40,30 @@ def plain_cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> n
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (height // 16) * (width // 16), ways))
 
 
-def higher_meta_gradient(network: nn.Module, task: Task, steps: int) -> tuple[Tensor | None, ...]:
-    """MAML's meta-gradient of one task by `higher`."""
+def higher_loss(network: nn.Module, task: Task, steps: int, alpha: float = ALPHA) -> Tensor:
+    """The query loss of one task after MAML's steps by `higher`, with its graph."""
     import higher
 
-    sgd = torch.optim.SGD(network.parameters(), lr=ALPHA)
+    sgd = torch.optim.SGD(network.parameters(), lr=alpha)
     with higher.innerloop_ctx(network, sgd, copy_initial_weights=False) as (adapted, inner):
         for _ in range(steps):
             inner.step(F.cross_entropy(adapted(task.support_x), task.support_y))
-        loss = F.cross_entropy(adapted(task.query_x), task.query_y)
-        return torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        return F.cross_entropy(adapted(task.query_x), task.query_y)
+
+
+def higher_meta_gradient(network: nn.Module, task: Task, steps: int) -> tuple[Tensor | None, ...]:
+    """MAML's meta-gradient of one task by `higher`."""
+    return torch.autograd.grad(higher_loss(network, task, steps), list(network.parameters()), allow_unused=True)
+
+
+def higher_mean_gradient(
+    network: nn.Module, tasks: Sequence[Task], steps: int, alpha: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean query loss of `tasks` and its gradient by `higher`, by parameter; zeros where there is no path."""
+    total = torch.stack([higher_loss(network, task, steps, alpha) for task in tasks]).mean()
+    named = dict(network.named_parameters())
+    found = torch.autograd.grad(total, list(named.values()), allow_unused=True, materialize_grads=True)
+    return total.detach(), dict(zip(named, found, strict=True))
 
 
 def higher_evaluation(network: nn.Module, task: Task, steps: int) -> Tensor:

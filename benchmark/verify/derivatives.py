@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import optimizers
 from benchmark import networks
 from benchmark.adapt import adapt
 from benchmark.engine import fused
+from benchmark.errors import UserError
 from benchmark.metagrad import Task, meta_gradient, tasks
+from benchmark.timing import peers
 from benchmark.verify import geometry
 from optimizers.base import COMMON_OPTIONS, InnerOptimizer, key
 from optimizers.contract import check_inner_optimizer, kit, small_network
@@ -86,7 +87,7 @@ def _differences(name: str, network: str, options: Options) -> Record:
     """
     optimizer, batch = small(name, network, options), random_batch(1)
     kit.perturb(optimizer, 0.05)
-    noise = draw(optimizer, 1)
+    noise = kit.stacked_noise(optimizer, 1)
 
     def value() -> Tensor:
         return meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[0]
@@ -111,7 +112,7 @@ def _primitives(name: str, network: str, options: Options) -> Record:
     """Against a loop in which batch norm is written out and nothing is fused, right by itself under any transform."""
     optimizer, batch = small(name, network, options), random_batch(2)
     kit.perturb(optimizer, 0.05)
-    noise = draw(optimizer, 2)
+    noise = kit.stacked_noise(optimizer, 2)
     with fused.disabled(primitives=True):
         expected = meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
     found = meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
@@ -121,13 +122,13 @@ def _primitives(name: str, network: str, options: Options) -> Record:
 def _vmap(name: str, network: str, options: Options) -> Record:
     optimizer, batch = small(name, network, options), random_batch(2)
     kit.perturb(optimizer, 0.05)
-    noise = draw(optimizer, 2)
+    noise = kit.stacked_noise(optimizer, 2)
     looped, mapped = (meta_gradient(optimizer, batch, STEPS, way, noise=noise)[1] for way in ("loop", "vmap"))
     return _same(name, "loop = vmap", mapped, looped)
 
 
 def _same(name: str, check: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Record:
-    worst = max(float((found[n] - expected[n]).abs().max()) for n in expected)
+    worst = kit.distance(found, expected)
     scale = max(float(g.abs().max()) for g in expected.values())
     return Record(name, check, worst <= 1e-9 * scale, "largest difference of the meta-gradient", worst)
 
@@ -136,23 +137,13 @@ def _higher(name: str, network: str, options: Options) -> Record | None:
     if name != "maml" or options:
         return None
     try:
-        import higher
-    except ImportError:
+        peers.installed()
+    except UserError:
         return Record(name, "loop = higher", True, "higher is not installed: not compared")
     optimizer, batch = small(name, network), random_batch(2)
     gradients = meta_gradient(optimizer, batch, 5, "loop")[1]
-    start, total = optimizer.network, torch.zeros((), dtype=torch.float64)
-    for task in tasks(batch):
-        sgd = torch.optim.SGD(start.parameters(), lr=optimizer.alpha)
-        with higher.innerloop_ctx(start, sgd, copy_initial_weights=False) as (functional, inner):
-            for _ in range(5):
-                inner.step(F.cross_entropy(functional(task.support_x), task.support_y))
-            total = total + F.cross_entropy(functional(task.query_x), task.query_y) / 2
-    found = torch.autograd.grad(total, list(start.parameters()), allow_unused=True, materialize_grads=True)
-    worst = max(
-        float((gradients[f"network.{n}"] - g).abs().max())
-        for (n, _), g in zip(start.named_parameters(), found, strict=True)
-    )
+    expected = peers.higher_mean_gradient(optimizer.network, tasks(batch), 5, optimizer.alpha)[1]
+    worst = kit.distance({n: gradients[f"network.{n}"] for n in expected}, expected)
     return Record(name, "loop = higher", worst < 1e-12, "largest difference of the meta-gradient, K = 5", worst)
 
 
@@ -163,7 +154,7 @@ def _start(name: str, network: str, options: Options) -> Record:
     plain = small("maml", network, {key: value for key, value in options.items() if key in COMMON_OPTIONS})
     task = tasks(random_batch(1))[0]
     own, maml = (adapt(o, task.support_x, task.support_y, 5).params for o in (optimizer, plain))
-    worst = max(float((own[n] - maml[n]).abs().max()) for n in maml)
+    worst = kit.distance(own, maml)
     return Record(name, "starts as MAML", worst < 1e-12, "largest difference of φ_5", worst)
 
 
@@ -197,15 +188,15 @@ def _dead(name: str, network: str = "cnn4", options: Options | None = None) -> R
 
 
 def _largest_gradients(optimizer: InnerOptimizer, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The largest magnitude of each entry's meta-gradient over two meta-steps; the optimizer is moved by them."""
-    most = {n: torch.zeros_like(p) for n, p in optimizer.named_parameters()}
-    for step in range(3):
-        batch = random_batch(1, query=1, dtype=torch.float32, seed=step, **sizes)
-        gradients = meta_gradient(optimizer, batch, STEPS, "loop", noise=draw(optimizer, 1, seed=step))[1]
-        for n, parameter in optimizer.named_parameters():
-            most[n] = torch.maximum(most[n], gradients[n].abs())
-            parameter.data = parameter.data - 1e-3 * gradients[n].sign()
-    return most
+
+    def gradient(i: int) -> Mapping[str, Tensor]:
+        batch, noise = (
+            random_batch(1, query=1, dtype=torch.float32, seed=i, **sizes),
+            kit.stacked_noise(optimizer, 1, i),
+        )
+        return meta_gradient(optimizer, batch, STEPS, "loop", noise=noise)[1]
+
+    return kit.largest_gradients(optimizer, gradient, step_size=1e-3)
 
 
 def small(
@@ -241,9 +232,3 @@ def random_batch(
     x = torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
     y = torch.arange(ways)
     return Task(x[:, :ways], y.repeat(count, 1), x[:, ways:], y.repeat_interleave(query).repeat(count, 1))
-
-
-def draw(optimizer: InnerOptimizer, count: int, seed: int = 0) -> Tensor | None:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [optimizer.noise(generator) for _ in range(count)]
-    return None if drawn[0] is None else torch.stack([each for each in drawn if each is not None])

@@ -34,7 +34,6 @@ from benchmark.verify.derivatives import (
     Record,
     contract,
     derivatives,
-    draw,
     random_batch,
     small,
 )
@@ -139,7 +138,7 @@ def _untrained(name: str, options: Options) -> Iterator[Record]:
     for where, scale in (("start", 0.0), ("random θ", 0.1)):
         optimizer = small(name, "cnn4", options)
         kit.perturb(optimizer, scale)
-        record = _measure(name, where, optimizer, tasks(random_batch(2)), draw(optimizer, 2))
+        record = _measure(name, where, optimizer, tasks(random_batch(2)), kit.stacked_noise(optimizer, 2))
         found = record.geometry
         identity = scale == 0 and optimizer.card.starts_as_maml
         assert found is not None

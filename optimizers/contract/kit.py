@@ -52,6 +52,13 @@ def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
     return optimizer.noise(torch.Generator().manual_seed(seed))
 
 
+def stacked_noise(optimizer: InnerOptimizer, count: int, seed: int = 0) -> Tensor | None:
+    """The noise of `count` tasks, one after another from one generator: [T, …]."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [each for each in (optimizer.noise(generator) for _ in range(count)) if each is not None]
+    return torch.stack(drawn) if drawn else None
+
+
 def walk(
     optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
 ) -> Walk:
@@ -124,6 +131,28 @@ def worst_difference(pairs: Mapping[str, tuple[float, float]], *, floor: float =
         if not error <= worst:
             worst, where = error, f"{name}: meta-gradient {exact:.6e}, differences {numeric:.6e}"
     return worst, where
+
+
+def largest_gradients(
+    optimizer: InnerOptimizer, gradient: Callable[[int], Mapping[str, Tensor]], *, step_size: float = 1e-2
+) -> dict[str, Tensor]:
+    """Per entry, the largest |meta-gradient| at the start and after one and two meta-steps: what is 0 there is dead.
+
+    `gradient(i)` is the meta-gradient of meta-batch i = 0, 1, 2 where the optimizer stands; the steps
+    θ ← θ − `step_size` · sign(gradient) move it.
+    """
+    most = {name: torch.zeros_like(p) for name, p in optimizer.named_parameters()}
+    for i in range(3):
+        found = gradient(i)
+        for name, parameter in optimizer.named_parameters():
+            most[name] = torch.maximum(most[name], found[name].abs())
+            parameter.data = parameter.data - step_size * found[name].sign()
+    return most
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """max |a − b| over the tensors of `b`."""
+    return max(float((a[name] - b[name]).detach().abs().max()) for name in b)
 
 
 def perturb(optimizer: InnerOptimizer, scale: float = 0.1, seed: int = 1) -> None:

@@ -6,6 +6,7 @@ Order matters: a method that breaks a plain rule is told so before a subtle one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -131,7 +132,7 @@ def stateless(factory: Factory) -> Outcome:
             found = torch.autograd.grad(loss, list(point.values()))
             with torch.no_grad():
                 states[i] = optimizer.step(states[i], dict(zip(point, found, strict=True)), k)
-    error = max(_distance(optimizer.params(s), p) for s, p in zip(states, alone, strict=True))
+    error = max(kit.distance(optimizer.params(s), p) for s, p in zip(states, alone, strict=True))
     if error > 1e-12:
         raise ContractViolation("stateless", f"two tasks in turns differ from one after the other by {error:.1e}")
     return "tasks in turns equal tasks in a row", error
@@ -161,11 +162,9 @@ def alive(factory: Factory) -> Outcome:
     for draw in range(DRAWS):
         torch.manual_seed(draw)
         optimizer, _ = made(factory)
-        for seed in range(3):
-            gradients = kit.meta_gradient(optimizer, small_task(seed), noise_of(optimizer, seed))
-            for name, parameter in optimizer.named_parameters():
-                seen[name] = seen.get(name, False) or bool(gradients[name].any())
-                parameter.data = parameter.data - 1e-2 * gradients[name].sign()
+        gradient = partial(_meta_gradient, optimizer)
+        for name, most in kit.largest_gradients(optimizer, gradient).items():
+            seen[name] = seen.get(name, False) or bool(most.any())
         if all(seen.values()) or not optimizer.card.alive:
             break
     dead = [name for name, moved in seen.items() if not moved]
@@ -178,6 +177,10 @@ def alive(factory: Factory) -> Outcome:
     return f"{len(dead)} of {len(seen)} meta-parameters dead", None
 
 
+def _meta_gradient(optimizer: InnerOptimizer, seed: int) -> dict[str, Tensor]:
+    return kit.meta_gradient(optimizer, small_task(seed), noise_of(optimizer, seed))
+
+
 def start(factory: Factory) -> Outcome:
     """Where the card claims it, the method starts exactly on MAML's trajectory."""
     optimizer, untouched = made(factory)
@@ -188,7 +191,7 @@ def start(factory: Factory) -> Outcome:
     task, error = small_task(), 0.0
     own, maml = (_path(o, walk(o, task, n, graph=True)) for o, n in ((optimizer, noise_of(optimizer)), (plain, None)))
     for k, (point, reference) in enumerate(zip(own, maml, strict=True)):
-        error = max(error, _distance(point, reference))
+        error = max(error, kit.distance(point, reference))
         if not error < 1e-12:
             raise ContractViolation("start", f"the card claims MAML's trajectory; at step {k} φ is {error:.1e} off")
     return f"MAML's φ_0 … φ_{kit.STEPS}", error
@@ -196,10 +199,6 @@ def start(factory: Factory) -> Outcome:
 
 def _path(optimizer: InnerOptimizer, done: Walk) -> list[dict[str, Tensor]]:
     return [optimizer.params(state) for state in done.visited]
-
-
-def _distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    return max(float((a[name] - b[name]).detach().abs().max()) for name in b)
 
 
 def _skeleton(tree: Any) -> Any:

@@ -13,9 +13,8 @@ import optimizers
 from benchmark import networks
 from benchmark.engine import fused
 from benchmark.metagrad import meta_gradient
-from optimizers.contract.kit import finite_differences, perturb
+from optimizers.contract.kit import finite_differences, perturb, stacked_noise
 from tests.engine.helpers import assert_same_gradient, images
-from tests.optimizers.helpers import noise
 
 CHANNELS = {"cnn4": 4, "cnn2": 4, "resnet12": 2}
 PATTERN = "*conv*.weight"
@@ -32,7 +31,7 @@ def made(method, network, **options):
 
 
 def agree(optimizer, steps):
-    batch, drawn = TASK(), noise(optimizer, 1)
+    batch, drawn = TASK(), stacked_noise(optimizer, 1)
     with fused.disabled(primitives=True):
         expected = meta_gradient(optimizer, batch, steps, "loop", noise=drawn)
     for strategy, recompute in (("loop", False), ("vmap", False), ("vmap", True)):

@@ -27,12 +27,6 @@ def batch(tasks=2, *, size=16, inputs=1, ways=3, shots=1, query=2, dtype=torch.f
     )
 
 
-def noise(optimizer, tasks=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [optimizer.noise(generator) for _ in range(tasks)]
-    return None if drawn[0] is None else torch.stack(drawn)
-
-
 def create(name, *, channels=4, inputs=1, size=16, ways=3, seed=0, **options):
     return optimizers.create(name, cnn4(channels=channels, inputs=inputs, size=size, ways=ways, seed=seed), **options)
 

@@ -6,8 +6,8 @@ import torch
 import optimizers
 from benchmark.adapt import adapt
 from benchmark.metagrad import meta_gradient
-from optimizers.contract.kit import finite_differences, perturb
-from tests.optimizers.helpers import added, batch, create, noise
+from optimizers.contract.kit import finite_differences, largest_gradients, perturb, stacked_noise
+from tests.optimizers.helpers import added, batch, create
 
 ALL = optimizers.available()
 NO_OP = "the batch norm behind it removes a convolution's bias"
@@ -18,7 +18,7 @@ def test_meta_gradient_against_finite_differences(name):
     """Central differences along one random direction in every meta-parameter tensor."""
     optimizer, tasks = create(name, alpha=0.05), batch(1)
     perturb(optimizer, 0.05)
-    drawn, steps = noise(optimizer, 1), 1 if name == "md-released" else 2  # the same code as md
+    drawn, steps = stacked_noise(optimizer, 1), 1 if name == "md-released" else 2  # the same code as md
     _, gradients = meta_gradient(optimizer, tasks, steps=steps, strategy="loop", noise=drawn)
     assert gradients.keys() == dict(optimizer.named_parameters()).keys()
     pairs = finite_differences(
@@ -52,15 +52,10 @@ def ignored(key):
 
 
 def gradients_of_three_meta_steps(optimizer):
-    """Largest |gradient| per element over the start and the points after one and two meta-steps."""
-    most = {key: torch.zeros_like(p) for key, p in optimizer.named_parameters()}
-    for step in range(3):
-        tasks = batch(seed=step)
-        _, gradients = meta_gradient(optimizer, tasks, steps=2, strategy="loop", noise=noise(optimizer, seed=step))
-        for key, parameter in optimizer.named_parameters():
-            most[key] = torch.maximum(most[key], gradients[key].abs())
-            parameter.data = parameter.data - 1e-2 * gradients[key].sign()
-    return most
+    def gradient(i):
+        return meta_gradient(optimizer, batch(seed=i), 2, "loop", noise=stacked_noise(optimizer, 2, i))[1]
+
+    return largest_gradients(optimizer, gradient)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -84,13 +79,8 @@ def test_ninety_percent_of_the_released_map_is_dead():
     for name in ("md", "md-released"):
         optimizer = create(name, channels=16, size=84, inputs=3, ways=5, alpha=0.05)
         optimizer.float()
-        most = {key: torch.zeros_like(p) for key, p in optimizer.named_parameters()}
-        for step in range(3):
-            tasks = batch(1, size=84, inputs=3, ways=5, query=1, dtype=torch.float32, seed=step)
-            _, gradients = meta_gradient(optimizer, tasks, steps=1, strategy="loop")
-            for key, parameter in optimizer.named_parameters():
-                most[key] = torch.maximum(most[key], gradients[key].abs())
-                parameter.data = parameter.data - 1e-2 * gradients[key].sign()
+        tasks = [batch(1, size=84, inputs=3, ways=5, query=1, dtype=torch.float32, seed=i) for i in range(3)]
+        most = largest_gradients(optimizer, lambda i, o=optimizer, t=tasks: meta_gradient(o, t[i], 1, "loop")[1])
         inside = {key: value for key, value in most.items() if key.startswith("g.")}
         count = sum(value.numel() for value in inside.values())
         shares[name] = sum(int((value == 0).sum()) for value in inside.values()) / count
