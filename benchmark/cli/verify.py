@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="directories of trained runs: their learned geometry, and what each estimator of the meta-gradient is off",
     )
+    parser.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="look for points where a mirror map is not monotone, so many steps down from each start; default: 0, none",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed here, too")
     add_results(parser)
     add_data_root(parser)
@@ -59,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     for path in arguments.checkpoints:
         if not (path / "spec.json").exists():
             raise UserError(f"{path} is not the directory of a run; expected one that holds spec.json, below results/")
+    if arguments.search < 0:
+        raise UserError(f"--search takes a number of steps, 0 or more, got {arguments.search}")
     console = output()
     results = arguments.results if arguments.results.is_dir() else None
     console.record = arguments.output is not None
@@ -70,6 +79,7 @@ def main(arguments: argparse.Namespace) -> int:
         results=results,
         networks=networks,
         options=options,
+        search_steps=arguments.search,
     )
     if arguments.output is not None:
         text = f"$ {arguments.command_line}\n\n{console.export_text()}"

@@ -26,7 +26,7 @@ import pandas as pd
 from benchmark.files import write_atomic
 from benchmark.report import caveats, formats, matrix, pairs, table, tuning
 from benchmark.report.claims import judge
-from benchmark.report.figures import draw, geometry, plots
+from benchmark.report.figures import cost, draw, fig1, geometry, plots, trials
 from benchmark.report.figures.style import styled
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
@@ -85,13 +85,15 @@ def drawings(groups: Sequence[TableGroup], compared: pd.DataFrame, findings: Fin
     """Every figure that these groups give, one at a time."""
     for group in groups:
         for shots in group.shots:
-            drawing = draw.fig1(group, shots)
+            drawing = fig1.fig1(group, shots)
             if drawing is not None:
                 yield drawing
         yield from plots.draw(group, compared, findings)
-    shape = geometry.geometry(findings)
-    if shape is not None:
-        yield shape
+    yield from trials.draw(findings)
+    yield from geometry.draw(findings)
+    spent = cost.cost(findings.timing)
+    if spent is not None:
+        yield spent
 
 
 def save_all(drawn: Sequence[draw.Drawing], folder: Path) -> list[Path]:
@@ -109,7 +111,8 @@ def remove_stale(folder: Path, stems: set[str]) -> None:
     """Delete the figures of an earlier report that this one does not have: nobody would see that they are old."""
     kind = re.compile(rf"({'|'.join(draw.KINDS)})(-[a-z0-9-]+)?")
     for path in folder.iterdir():
-        if path.suffix[1:] in draw.FORMATS and path.stem not in stems and kind.fullmatch(path.stem):
+        stem = path.stem.removesuffix(draw.NARROW)
+        if path.suffix[1:] in draw.FORMATS and stem not in stems and kind.fullmatch(stem):
             path.unlink()
 
 

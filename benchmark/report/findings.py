@@ -15,6 +15,8 @@ report without them says that there is no evidence. Columns that are missing are
     method; run (whose θ it is, else empty); theta (how θ was drawn); point (how z was); steps of descent; first and
     least (eigenvalue where it began and the least met); residual; distance ‖z − z₀‖/‖z₀‖ of the least from its start.
 
+``tuning/tuning.csv``: one row for each trial of a tuning, as :mod:`benchmark.runs.tune` writes it.
+
 ``timing.csv``: one row for each method, size and set of conditions.
     method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
     step, the network's own passes excluded); meta_parameters; peak_mib; and the :data:`CONDITIONS` it was timed under.
@@ -30,7 +32,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.report.published import method_order
+from benchmark.files import read_json
+from benchmark.report.published import dataset_title, method_order
 
 GEOMETRY = {
     "method": "str", "run": "str", "stage": "str", "parameters": "float", "least": "float", "greatest": "float",
@@ -41,9 +44,14 @@ SEARCH = {
     "method": "str", "run": "str", "theta": "str", "point": "str", "steps": "float", "first": "float",
     "least": "float", "residual": "float", "distance": "float",
 }  # fmt: skip
+TRIALS = {
+    "method": "str", "trial": "float", "alpha": "float", "state": "str", "score": "float", "accuracy": "float",
+    "chosen": "str",
+}  # fmt: skip
 TIMING = {
     "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",
-    "transform_ms": "float", "meta_gradient_ms": "float", "multiply_adds": "float", "meta_parameters": "float",
+    "transform_ms": "float", "meta_gradient_ms": "float", "evaluation_ms": "float",
+    "multiply_adds": "float", "meta_parameters": "float",
     "peak_mib": "float", "shots": "str", "queries": "str", "steps": "str", "tasks": "str", "strategy": "str",
     "threads": "str", "device": "str", "clock": "str",
 }  # fmt: skip
@@ -63,6 +71,10 @@ class Findings:
     timing: pd.DataFrame
     spectrum: pd.DataFrame
     search: pd.DataFrame
+    trials: pd.DataFrame
+    """Of the tuning below the results, one row a trial; empty where there is none."""
+    trials_of: str = ""
+    """What was tuned: ``5-way 1-shot CIFAR-FS, 500 meta-steps a trial``."""
 
     def step_ms(self, image_size: float, channels: float) -> dict[str, float]:
         """Milliseconds of one inner step by method, at this size alone; empty where none was timed at it.
@@ -82,7 +94,17 @@ class Findings:
 def read(results: Path) -> Findings:
     """Read the tables in `results`; :class:`UserError` for a file that is no such table."""
     names = {"geometry": GEOMETRY, "timing": TIMING, "spectrum": SPECTRUM, "search": SEARCH}
-    return Findings(**{name: _read(results / f"{name}.csv", columns) for name, columns in names.items()})
+    tables = {name: _read(results / f"{name}.csv", columns) for name, columns in names.items()}
+    folder = results / "tuning"
+    return Findings(**tables, trials=_read(folder / "tuning.csv", TRIALS), trials_of=_tuned(folder / "tuned.json"))
+
+
+def _tuned(path: Path) -> str:
+    if not path.exists():
+        return ""
+    found = read_json(path)
+    where = f"{found.get('ways')}-way {found.get('shots')}-shot {dataset_title(str(found.get('dataset')))}"
+    return f"{where}, {found.get('iterations'):,} meta-steps a trial"
 
 
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
