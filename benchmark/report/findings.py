@@ -83,12 +83,18 @@ class Findings:
         """
         known = self.timing.dropna(subset=["adapt_step_ms"])
         known = known[(known["image_size"] == image_size) & (known["channels"] == channels)]
-        if known.empty:
-            return {}
-        conditions = known[list(CONDITIONS)].agg("|".join, axis=1)
-        methods = known.groupby(conditions)["method"].transform("nunique")
-        known = known[conditions == conditions[methods.idxmax()]]
+        known = like_for_like(known, "method")
         return {str(name): float(ms) for name, ms in known.groupby("method")["adapt_step_ms"].mean().items()}
+
+
+def like_for_like(timing: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Of these rows those under one set of conditions: the one under which `column` has most different values."""
+    if timing.empty:
+        return timing
+    known = [name for name in CONDITIONS if name in timing]
+    conditions = timing[known].astype(str).agg("|".join, axis=1) if known else pd.Series("", timing.index)
+    most = timing.groupby(conditions)[column].transform("nunique")
+    return timing[conditions == conditions[most.idxmax()]]
 
 
 def read(results: Path) -> Findings:

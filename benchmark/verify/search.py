@@ -29,7 +29,7 @@ from benchmark.verify.derivatives import STEPS, Options, random_batch, small
 from optimizers.contract import kit
 from optimizers.md import DualDescent
 
-SCALES = (0.1, 0.3, 0.5)
+SCALES = (0.3, 0.5)
 """Standard deviations of what is added to every parameter of a random θ."""
 SEEDS = (1, 2)
 FACTORS = (1, 10)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmark.report.claims.trace import MIRROR
 from benchmark.report.claims.verdict import FAILS, HOLDS, UNREFUTED, UNTESTABLE, Check
-from benchmark.report.findings import Findings, growth
+from benchmark.report.findings import Findings, growth, like_for_like
 from benchmark.report.published import method_title
 from benchmark.report.words import signed
 
@@ -22,26 +22,28 @@ LEAST_WIDTHS = 3
 def linear(timing: pd.DataFrame) -> list[Check]:
     """How the cost of one step grows with d over the widths of a network, at each image size by itself.
 
-    The operations counted decide; the time measured, which at small sizes is that of starting them, stands beside.
+    The operations counted decide; the time measured under one set of conditions, at small sizes that of starting them,
+    stands beside.
     """
     checks = []
     for method in MIRROR:
         rows = timing[timing["method"] == method].dropna(subset=["parameters", "multiply_adds"])
         for size, found in rows.groupby("image_size", dropna=False):
             where = "unknown image size" if pd.isna(size) else f"{size:.0f}×{size:.0f} images"
+            timed = like_for_like(found.dropna(subset=["transform_ms"]), "parameters").drop_duplicates("parameters")
+            times = dict(zip(timed["parameters"], timed["transform_ms"], strict=True))
             found = found.drop_duplicates("parameters").sort_values("parameters")
             evidence = ", ".join(
                 f"d = {row.parameters:,.0f}: {row.multiply_adds / row.parameters:.1f} multiply-adds per parameter"
-                + ("" if pd.isna(row.transform_ms) else f" in {row.transform_ms:.3g} ms")
+                + (f" in {times[row.parameters]:.3g} ms" if row.parameters in times else "")
                 for row in found.itertuples()
             )
             number, verdict = "one width", UNTESTABLE
             if len(found) > 1:
                 exponent = growth(found["parameters"].tolist(), found["multiply_adds"].tolist())
                 number = f"operations d^{exponent:.2f}"
-                timed = found.dropna(subset=["transform_ms"])
-                if len(timed) > 1:
-                    spent = growth(timed["parameters"].tolist(), timed["transform_ms"].tolist())
+                if len(times) > 1:
+                    spent = growth(list(times), list(times.values()))
                     number += f", time d^{signed(spent, '.2f', plus='')}"
                 verdict = HOLDS if exponent <= LINEAR else FAILS
             if len(found) < LEAST_WIDTHS:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from benchmark.report.figures.draw import Drawing, drawing, legend_below, name_lines, panels
+from benchmark.report.findings import like_for_like
 from benchmark.report.published import method_order, method_title
 
 if TYPE_CHECKING:
@@ -16,13 +17,16 @@ BARS = ((-0.2, "meta_gradient", "#0072b2", None), (0.2, "evaluation", "#e69f00",
 
 
 def cost(table: pd.DataFrame) -> Drawing | None:
-    """Meta-gradient and evaluation by method, one panel for each size; peers stand among the methods."""
+    """Meta-gradient and evaluation by method, a panel for each size at which most were timed; with peers."""
     known = table.dropna(subset=["meta_gradient_ms"])
     if known.empty:
         return None
     known = known.sort_values("method", key=lambda names: names.map(lambda name: method_order(name)[0]), kind="stable")
-    sizes = [(key, rows) for key, rows in known.groupby(["image_size", "channels"], sort=False) if len(rows) > 1]
-    sizes = sizes or list(known.groupby(["image_size", "channels"], sort=False))
+    sizes = [
+        (key, like_for_like(rows, "method")) for key, rows in known.groupby(["image_size", "channels"], sort=False)
+    ]
+    widest = max(rows["method"].nunique() for _, rows in sizes)
+    sizes = [(key, rows) for key, rows in sizes if 2 * rows["method"].nunique() >= widest]
     most = max(len(rows) for _, rows in sizes)
 
     def picture(narrow: bool) -> Figure:

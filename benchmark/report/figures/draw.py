@@ -91,7 +91,8 @@ def panels(count: int, narrow: bool, *, height: float, across: int = 2, sharey: 
     columns = 1 if narrow else min(across, count)
     rows = -(-count // columns)
     width = COLUMN if narrow else WIDE if count > 1 else WIDE * 0.7
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    figure = Figure(figsize=(width, height * rows))
+    figure.set_layout_engine("constrained", w_pad=0.08)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
     for axis in axes[count:]:
         axis.set_axis_off()

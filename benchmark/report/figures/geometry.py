@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.report.figures.draw import Drawing, drawing, name_ends, name_lines, panels
+from benchmark.report.figures.draw import Drawing, drawing, name_ends, name_lines, panels, plain_log
 from benchmark.report.figures.style import GUIDE, PAPER, looks, weight
 from benchmark.report.findings import Findings
 from benchmark.report.published import method_title
@@ -49,6 +49,8 @@ def geometry(findings: Findings) -> Drawing | None:
     ]
 
     def picture(narrow: bool) -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = panels(len(taken), narrow, height=0.8 + 0.2 * len(methods), across=len(taken))
         for axis, (column, title, scale) in zip(axes, taken, strict=True):
             for line, method in enumerate(methods):
@@ -59,6 +61,10 @@ def geometry(findings: Findings) -> Drawing | None:
                 axis.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
             if scale == "log" or (scale == "symlog" and table[column].abs().max() > 100):
                 axis.set_xscale(scale)
+            if scale == "log":
+                plain_log(axis.xaxis)
+            elif axis.get_xscale() == "linear":
+                axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_title(title, fontsize=7.5)
         name_lines(axes, [method_title(method) for method in methods], narrow)
         return figure
