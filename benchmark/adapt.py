@@ -10,6 +10,7 @@ from one step on, and constants of the graph before it, where no second derivati
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,18 @@ class Trajectory:
     """‖∇_φ L_S‖₂ over all adapted parameters at k = 0 … K, [K+1]; empty where no trace was asked for."""
     visited: tuple[State, ...] = field(default=())
     """The states at k = 0 … K with their graph; empty where no graph is kept."""
+    progress: float = 1.0
+    """Share of the meta-training that is done, for objectives that change with it; 1 outside of it."""
+
+
+class InnerLoop(NamedTuple):
+    """What a meta-gradient is taken through: an inner loop, and the moment of training its objective belongs to."""
+
+    steps: int
+    exact_from: int
+    """The first step whose inner gradient is differentiated."""
+    progress: float
+    """Share of the meta-training that is done."""
 
 
 def adapt(

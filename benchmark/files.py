@@ -49,6 +49,19 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
             os.unlink(temporary)
 
 
+def require_writable(path: Path) -> None:
+    """:class:`UserError` now if :func:`replacing` could not write `path` later; missing folders are made."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and no file can be written there; name a file")
+    trial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+
+
 def settle(written: Path, path: Path, *, keep: Path | None = None) -> None:
     """Give the finished file `written` its name `path`, once it is on the disk."""
     with open(written, "rb+") as file:
@@ -137,6 +150,23 @@ def _texts(data: bytes) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with an apostrophe before every text that a spreadsheet would take for a formula (``=``, +, -, @)."""
+    import pandas as pd
+
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(_no_formula) for name in words})
+
+
+def _no_formula(entry: Any) -> Any:
+    if not isinstance(entry, str) or not entry.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return entry
+    with contextlib.suppress(ValueError):
+        float(entry)  # a signed number computes nothing
+        return entry
+    return f"'{entry}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,13 +8,13 @@ How one differentiates is apart from what: the methods know nothing of what is h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from benchmark.adapt import Trajectory, adapt, inner_step, start_state
+from benchmark.adapt import InnerLoop, Trajectory, adapt, inner_step, start_state
 from benchmark.engine import fused
 from benchmark.engine.task_gradient import Unrolled, task_gradient
 from benchmark.errors import UserError, nearest
@@ -75,6 +75,7 @@ def meta_gradient(
     recompute: bool = False,
     estimator: str = "exact",
     noise: Tensor | None = None,
+    progress: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean outer loss over the batch, a scalar without graph, and its gradient by meta-parameter name.
 
@@ -89,12 +90,14 @@ def meta_gradient(
     estimator: which inner gradients are differentiated, ``exact``, ``first-order`` or ``truncated:L``, see
         :mod:`benchmark.estimators`.
     noise: what the method draws per task, [T, ...], or None.
+    progress: share of the meta-training that is done, for objectives that change with it.
     """
     strategy = choose(strategy, batch)
+    loop = InnerLoop(steps, exact_from(estimator, steps), progress)
     named = dict(optimizer.named_parameters())
     mean = torch.zeros((), dtype=batch.query_x.dtype, device=batch.query_x.device)
     totals: dict[str, Tensor] = {}
-    for loss, found, share in _gradients(optimizer, batch, steps, strategy, recompute, estimator, noise):
+    for loss, found, share in _gradients(optimizer, batch, loop, strategy, recompute, noise):
         mean += loss * share
         for name, gradient in found.items():
             scaled = gradient if share == 1 else gradient * share
@@ -105,15 +108,14 @@ def meta_gradient(
 def _gradients(
     optimizer: InnerOptimizer,
     batch: Batch,
-    steps: int,
+    loop: InnerLoop,
     strategy: str,
     recompute: bool,
-    estimator: str,
     noise: Tensor | None,
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], float]]:
     """(loss, gradient, share of the batch) of each part of the batch."""
     wanted = {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
-    total, first_exact = len(batch.support_x), exact_from(estimator, steps)
+    total = len(batch.support_x)
     if strategy == "loop" and not recompute:
         for t, task in enumerate(tasks(batch)):
             drawn = None if noise is None else noise[t]
@@ -121,18 +123,18 @@ def _gradients(
                 optimizer,
                 task.support_x,
                 task.support_y,
-                steps,
+                loop.steps,
                 create_graph=True,
                 noise=drawn,
                 trace=False,
-                exact_from=first_exact,
+                exact_from=loop.exact_from,
             )
-            loss = optimizer.objective(task, walked)
+            loss = optimizer.objective(task, replace(walked, progress=loop.progress))
             found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             named = {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
             yield loss.detach(), named, 1 / total
         return
-    one = task_gradient(optimizer, _unrolled(steps, first_exact), recompute=recompute)
+    one = task_gradient(optimizer, _unrolled(loop), recompute=recompute)
     theta = {name: p.detach() for name, p in wanted.items()}
     if strategy == "vmap":  # which knows no other layout in torch 2.10
         theta = {name: p.contiguous() for name, p in theta.items()}
@@ -149,20 +151,20 @@ def _gradients(
     yield from in_chunks(part, total)
 
 
-def _unrolled(steps: int, first_exact: int) -> Unrolled:
+def _unrolled(loop: InnerLoop) -> Unrolled:
     """:func:`benchmark.adapt.adapt` and the objective, piece by piece, for function transforms."""
 
     def step(optimizer: InnerOptimizer, state: State, k: int, task: base.Task) -> State:
         return inner_step(
-            optimizer, state, k, task.support_x, task.support_y, create_graph=k >= first_exact, functional=True
+            optimizer, state, k, task.support_x, task.support_y, create_graph=k >= loop.exact_from, functional=True
         )[0]
 
     def objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: base.Task) -> Tensor:
         empty = task.support_x.new_empty(0)
-        walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited)
+        walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited, loop.progress)
         return optimizer.objective(task, walked)
 
-    return Unrolled(steps, start_state, step, objective)
+    return Unrolled(loop.steps, start_state, step, objective)
 
 
 def evaluate_batch(
@@ -192,7 +194,7 @@ def evaluate_batch(
             trace_steps=trace_steps,
             functional=functional_mode,
         )
-        outputs = optimizer.predict(walked.params, task.query_x)
+        outputs = optimizer.predict_query(walked.params, task)
         return (*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm)
 
     with torch.no_grad():

@@ -2,31 +2,39 @@
 
 Every network says of itself what methods need: :meth:`Network.blocks` groups its parameters by layer, in order, and
 :meth:`Network.places` lists where :meth:`Network.insert` may put a further layer (warp layers, MT-net's transforms).
-Batch norm always uses the statistics of the batch at hand and keeps no running ones, as in every public few-shot
-code: the support set in the inner loop, the query set at prediction. A network draws its parameters from torch's
-global generator: call ``torch.manual_seed`` first.
+A network draws its parameters from torch's global generator: call ``torch.manual_seed`` first.
+
+How a network normalises is its ``norm``, one of :data:`benchmark.spec.NORMS`. ``batch``: batch norm by the statistics
+of the batch at hand, as in every public few-shot code: the support set in the inner loop, the query set at prediction,
+where each query image then sees the others. ``support``: the inner loop is the same, and query images are normalised by
+the statistics that the support set has at the same φ, in one pass behind it (``forward(x, reference)``). ``group``:
+group norm, each image by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.engine import fused
-from benchmark.engine.fused import BatchNorm
+from benchmark.engine.norms import BatchNorm, GroupNorm, Norm
 from benchmark.errors import UserError, nearest
+from benchmark.spec import NORMS
 
 
 class Network(nn.Module):
     """What all networks share: blocks of parameters, and places where a further layer can be inserted."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: str = "batch") -> None:
         super().__init__()
+        self.norm = norm
         self.inserted = nn.ModuleDict()
+
+    def _norm(self, channels: int) -> Norm:
+        return GroupNorm(channels) if self.norm == "group" else BatchNorm(channels)
 
     def places(self, kind: str) -> dict[str, int]:
         """Where a layer may be inserted, in order, with the channels there.
@@ -66,14 +74,16 @@ class ConvNet(Network):
     """CNN4: 4 × (3×3 convolution, batch norm, ReLU, 2×2 max-pool), then one linear layer: [N, C_in, H, W] → [N, ways].
 
     Each pooling halves height and width, rounding down; at 84, 32 and 28 pixels the head sees 25, 4 and 1 positions.
-    A convolution's bias is removed again by the batch norm behind it: it is a parameter of the network, as in every
+    A convolution's bias is removed again by a batch norm behind it: it is a parameter of the network, as in every
     public code base, but its gradient is zero and no work is done for it.
 
     CNN2, MetaKFO's network, has `depth` 2: two such blocks, each with 4×4 max-pool, so that the head is the same.
     """
 
-    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int, depth: int) -> None:
-        super().__init__()
+    def __init__(
+        self, *, ways: int, image_shape: tuple[int, int, int], channels: int, depth: int, norm: str = "batch"
+    ) -> None:
+        super().__init__(norm)
         inputs, height, width = image_shape
         if min(height, width) < 16:
             raise UserError(
@@ -83,7 +93,7 @@ class ConvNet(Network):
         self.pool = {4: 2, 2: 4}[depth]
         for i in range(1, depth + 1):
             self.add_module(f"conv{i}", nn.Conv2d(inputs if i == 1 else channels, channels, 3, padding=1))
-            self.add_module(f"norm{i}", BatchNorm(channels))
+            self.add_module(f"norm{i}", self._norm(channels))
         self.head = nn.Linear(channels * (height // 16) * (width // 16), ways)
         # how the fused block computes; values and names are the same
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
@@ -94,11 +104,11 @@ class ConvNet(Network):
             return {f"{prefix}{i}": self.channels for i in range(1, self.depth + 1)}
         return {"head": self.ways}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for i in range(1, self.depth + 1):
             conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
             inserted = dict(self.inserted).get(f"conv{i}")
-            x = self._at(f"block{i}", fused.block(x, conv, inserted, norm, self.pool))
+            x = self._at(f"block{i}", fused.block(x, conv, inserted, norm, self.pool, reference))
         return self._at("head", self.head(x.flatten(1)))
 
 
@@ -110,8 +120,8 @@ class ResNet12(Network):
     times `channels` (Lee et al., CVPR 2019, with 64), without drop-block: the inner loop is deterministic.
     """
 
-    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int) -> None:
-        super().__init__()
+    def __init__(self, *, ways: int, image_shape: tuple[int, int, int], channels: int, norm: str = "batch") -> None:
+        super().__init__(norm)
         inputs, height, width = image_shape
         if min(height, width) < 16:
             raise UserError(
@@ -123,9 +133,9 @@ class ResNet12(Network):
             layers: dict[str, nn.Module] = {}
             for j in (1, 2, 3):
                 layers[f"conv{j}"] = nn.Conv2d(inputs if j == 1 else outputs, outputs, 3, padding=1, bias=False)
-                layers[f"norm{j}"] = BatchNorm(outputs)
+                layers[f"norm{j}"] = self._norm(outputs)
             layers["shortcut"] = nn.Conv2d(inputs, outputs, 1, bias=False)
-            layers["shortcut_norm"] = BatchNorm(outputs)
+            layers["shortcut_norm"] = self._norm(outputs)
             self.add_module(f"layer{i}", nn.ModuleDict(layers))
             inputs = outputs
         self.head = nn.Linear(inputs, ways)
@@ -138,12 +148,12 @@ class ResNet12(Network):
             {f"block{i}": width for i, width in enumerate(self.widths, 1)} if kind == "block" else {"head": self.ways}
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for i in range(1, 5):
             layer = getattr(self, f"layer{i}")
-            shortcut = layer["shortcut_norm"](layer["shortcut"](x))
+            shortcut = layer["shortcut_norm"](layer["shortcut"](x), reference)
             for j in (1, 2, 3):
-                x = layer[f"norm{j}"](self._at(f"layer{i}_conv{j}", layer[f"conv{j}"](x)))
+                x = layer[f"norm{j}"](self._at(f"layer{i}_conv{j}", layer[f"conv{j}"](x)), reference)
                 x = F.leaky_relu(x if j < 3 else x + shortcut, 0.1)
             x = self._at(f"block{i}", F.max_pool2d(x, 2))
         return self._at("head", self.head(x.mean((2, 3))))
@@ -176,23 +186,25 @@ class SineMLP(Network):
         return F.mse_loss(outputs, targets)
 
 
-def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
-    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=4)
+def _cnn4(ways: int, image_shape: tuple[int, int, int], channels: int, norm: str) -> Network:
+    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=4, norm=norm)
 
 
-def _cnn2(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
-    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=2)
+def _cnn2(ways: int, image_shape: tuple[int, int, int], channels: int, norm: str) -> Network:
+    return ConvNet(ways=ways, image_shape=image_shape, channels=channels, depth=2, norm=norm)
 
 
-def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
-    return ResNet12(ways=ways, image_shape=image_shape, channels=channels)
+def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int, norm: str) -> Network:
+    return ResNet12(ways=ways, image_shape=image_shape, channels=channels, norm=norm)
 
 
-def _sine(ways: int, image_shape: tuple[int, int, int], channels: int) -> Network:
+def _sine(ways: int, image_shape: tuple[int, int, int], channels: int, norm: str) -> Network:
+    if norm != "batch":
+        raise UserError(f"sine-mlp normalises nothing: leave norm at its default, batch; got {norm!r}")
     return SineMLP()
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int], Network]] = {
+NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int, str], Network]] = {
     "cnn4": _cnn4,
     "cnn2": _cnn2,
     "resnet12": _resnet12,
@@ -206,9 +218,15 @@ def available() -> list[str]:
 
 
 def create(
-    name: str, ways: int = 5, image_shape: tuple[int, int, int] = (1, 28, 28), channels: int = 32, **options: Any
+    name: str,
+    ways: int = 5,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    channels: int = 32,
+    norm: str = "batch",
 ) -> Network:
     """The network called `name`, with fresh parameters from torch's global generator."""
     if name not in NETWORKS:
         raise UserError(f"no network {name!r}{nearest(name, NETWORKS)}; expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[name](ways, image_shape, channels, **options)
+    if norm not in NORMS:
+        raise UserError(f"no norm {norm!r}{nearest(norm, NORMS)}; expected one of {', '.join(NORMS)}")
+    return NETWORKS[name](ways, image_shape, channels, norm)

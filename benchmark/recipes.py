@@ -124,6 +124,20 @@ _MD: dict[str, Value] = {
     "iterations": 60_000,
     "tasks": 1_000,
 }
+_MAMLPP: dict[str, Value] = {
+    "channels": 48,
+    "alpha": 0.01,
+    "steps": 5,
+    "eval_steps": 5,
+    "meta_lr": 1e-3,
+    "meta_batch": 2,
+    "iterations": 50_000,
+    "clip": 10.0,
+    "tasks": 600,
+}
+_NO_NORM = "[!n]*"
+"""Parameters of CNN4 that are no batch norm's, which MAML++'s code and what was built on it do not adapt."""
+_ANTONIOU = "Antoniou et al., ICLR 2019: the latest configuration of its code, without batch norm per step"
 _FINN = "Finn et al., ICML 2017 (0.01 and 0.4 on the summed loss)"
 _ZHANG = "Zhang et al., ICASSP 2024, and its code"
 
@@ -178,6 +192,27 @@ PUBLISHED: dict[str, dict[str, Recipe]] = {
     },
 }
 PUBLISHED["md-released"] = PUBLISHED["md"]
+PUBLISHED["mamlpp"] = {
+    "omniglot": Recipe(
+        source=f"{_ANTONIOU}: its 20-way Omniglot configuration",
+        values=_MAMLPP
+        | {"channels": 64, "alpha": 0.1, "meta_batch": 8, "clip": 0.0, "lr_schedule": "cosine", "lr_min": 1e-5},
+        options={"adapt": _NO_NORM, "multi_step": 0.1},
+        query_is_shots=True,
+        trains_on_shots=True,
+    ),
+    "*": Recipe(source=_ANTONIOU, values=_MAMLPP, options={"adapt": _NO_NORM}, made_for=_MINI),
+}
+PUBLISHED["alfa"] = PUBLISHED["alfa-released"] = {
+    "*": Recipe(
+        source="Baik et al., NeurIPS 2020: the 5-shot configuration of its code",
+        values=_MAMLPP | {"clip": 0.0},
+        options={"adapt": _NO_NORM},
+        made_for=_MINI,
+    )
+}
+PUBLISHED["momentum"] = _as_maml("never published: MAML's recipe, so that the two can be compared")
+PUBLISHED["adam"] = _as_maml("never published: MAML's recipe, with one α everywhere", omniglot={"alpha": 0.05})
 PUBLISHED["md-convex"] = PUBLISHED["md"]  # never published: what md was run with, so that the two can be compared
 
 

@@ -24,6 +24,8 @@ from benchmark.estimators import exact_from
 SCHEMA = 2
 """Of names and spec.json; :mod:`benchmark.runs.schema_one` has the names that came before."""
 RECIPES = ("controlled", "published", "tuned")
+NORMS = ("batch", "support", "group")
+"""How query images are normalised: by their own batch, by the support set's statistics, each by itself (group norm)."""
 LONGEST = 48
 """Letters of a data set or method that a run's name shows: file systems end at 255."""
 Value = bool | int | float | str
@@ -66,10 +68,14 @@ class RunSpec:
     # the network
     network: str = knob("cnn4", "network that is adapted")
     channels: int = knob(32, "width of the network", at_least=1)
+    norm: str = knob(
+        "batch", "query images are normalised by their own batch, by the support set, or group norm", choices=NORMS
+    )
     # the inner loop
     alpha: float = knob(0.01, "inner step size α on the mean support loss", above=0)
     steps: int = knob(5, "inner steps K in training", at_least=1)
     estimator: str = knob("exact", "what is differentiated: exact, first-order or truncated:L (last L steps)")
+    first_order_for: int = knob(0, "first-order in the first so many meta-steps, the estimator after", at_least=0)
     # the outer loop
     query_train: int = knob(15, "query images per class in training", at_least=1)
     meta_batch: int = knob(4, "tasks per meta-step", at_least=1)
@@ -81,6 +87,10 @@ class RunSpec:
     weight_decay: float = knob(0.0, "L2 penalty on all meta-parameters", at_least=0)
     lr_step: int = knob(0, "iterations between decays of the learning rate (0: constant)", at_least=0)
     lr_gamma: float = knob(0.1, "factor of each decay", above=0)
+    lr_schedule: str = knob(
+        "step", "learning rate: by lr_step, or half a cosine over all meta-steps", choices=("step", "cosine")
+    )
+    lr_min: float = knob(0.0, "learning rate that the cosine ends at", at_least=0)
     clip: float = knob(0.0, "clip each entry of the meta-gradient to ± this (0: off)", at_least=0)
     on_nonfinite: str = knob(
         "stop", "a meta-step with NaN or Inf: end the run as diverged, or skip and count it", choices=("stop", "skip")
@@ -105,6 +115,10 @@ class RunSpec:
             object.__setattr__(self, "trace_steps", self.eval_steps)
         if self.momentum and self.meta_optimizer != "sgd":
             raise UserError(f"momentum {self.momentum} goes with meta_optimizer sgd, not {self.meta_optimizer}")
+        if self.lr_schedule == "cosine" and self.lr_step:
+            raise UserError(f"lr_step {self.lr_step} goes with lr_schedule step, not cosine")
+        if self.lr_min and (self.lr_schedule != "cosine" or self.lr_min > self.meta_lr):
+            raise UserError(f"lr_min {self.lr_min} goes with lr_schedule cosine and at most meta_lr {self.meta_lr}")
         exact_from(self.estimator, self.steps)
 
     # identity

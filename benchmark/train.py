@@ -167,12 +167,15 @@ def _batch_gradient(
     mine = [indices[i] for i in group.share(len(indices))]
     batch = stream.batch(mine, execution)
     noise = stream.noise(optimizer, mine, execution)
+    iteration = indices.start // spec.meta_batch
+    estimator = "first-order" if iteration < spec.first_order_for else spec.estimator
+    progress = iteration / spec.iterations
 
     def flat(rows: slice) -> Tensor:  # [1 + P]
         part = type(batch)(*(column[rows] for column in batch))
         drawn = None if noise is None else noise[rows]
         loss, gradients = meta_gradient(
-            optimizer, part, spec.steps, strategy, execution.recompute, spec.estimator, drawn
+            optimizer, part, spec.steps, strategy, execution.recompute, estimator, drawn, progress
         )
         return torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients.values())])
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from optimizers.cards import Card
 from optimizers.errors import BadOption
 
 Params = dict[str, Tensor]
@@ -58,40 +58,6 @@ def parameters(values: Mapping[str, Tensor]) -> nn.ParameterDict:
     return nn.ParameterDict(OrderedDict((key(name), nn.Parameter(value)) for name, value in values.items()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a reader must know of a method before reading its code. `list NAME` and the docs are made from it."""
-
-    title: str
-    """Its name in the literature, e.g. ``MetaSGD (diagonal PGD)``."""
-    paper: str
-    """Source: authors, title, venue and year."""
-    geometry: str
-    """The preconditioner or map in two or three words, e.g. ``diagonal``."""
-    equation: str
-    """One inner step in the notation φ, z, α, G, θ."""
-    learned: str
-    """The meta-parameters in one sentence."""
-    differences: str = ""
-    """Where paper and public code differ, and what is done here."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Meaning of each option of the constructor; its default is read from the signature."""
-    reconstructed: bool = False
-    """True where no public text settles the method: said wherever its result is shown."""
-    starts_as_maml: bool = True
-    """At its start the method traces exactly MAML's trajectory."""
-    alive: bool = True
-    """No meta-parameter has an identically zero gradient after two meta-steps."""
-
-
-COMMON_OPTIONS = {
-    "alpha": "inner step size α > 0; in a run the knob `--alpha`",
-    "adapt": "which parameters move on a task: `all`, `head` (the last layer: ANIL), `body` (all others: BOIL), or a "
-    "glob over parameter names; the rest keep their meta-learned value",
-}
-"""Meaning of the options that every method has."""
-
-
 class Task(Protocol):
     """One task: support [S, ...] and query [Q, ...] inputs with their targets."""
 
@@ -110,6 +76,10 @@ class Trajectory(Protocol):
     """φ_K."""
     visited: tuple[State, ...]
     """The states at k = 0 … K, with their graph. Kept only where a graph is kept; empty otherwise."""
+    progress: float
+    """Share of the meta-training that is done, in [0, 1): a plain number, the same for all tasks of a meta-step.
+
+    1 outside of training. Evaluation asks for no objective, so that what is measured cannot depend on it."""
 
 
 class InnerOptimizer(nn.Module):
@@ -120,8 +90,10 @@ class InnerOptimizer(nn.Module):
     network:
         What is adapted. Its parameters become the learned start φ_0 (for mirror descent the dual start z_0). It is
         taken over, not copied: it becomes ``self.network`` and trains with the method, and a constructor that needs
-        layers of its own inserts them before it calls this one. Hand a network to one method only. A regression network
-        names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used.
+        layers of its own inserts them before it calls this one. What is never to be
+        learned has ``requires_grad`` False. Hand a network to one method only. A regression network
+        names its own loss by an attribute ``loss(outputs, targets)``; otherwise the mean cross-entropy is used. A
+        network whose attribute ``norm`` is ``"support"`` is given the support set in front of query images.
     frozen:
         Prefix of the names of those parameters that never move on a task: the layers that a constructor inserted, say.
         No option: it comes from the method's constructor. Empty: all may move.
@@ -167,7 +139,16 @@ class InnerOptimizer(nn.Module):
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         """The outer loss of one task, a scalar. Default: the query nll at φ_K."""
-        return self.loss(trajectory.params, task.query_x, task.query_y)
+        return self.query_loss(trajectory.params, task)
+
+    def summaries(self) -> dict[str, Tensor]:
+        """What is worth watching of θ while it is learned, by ``kind/parameter``; called without a graph.
+
+        ``run --tensorboard`` draws a scalar as a curve and anything larger as a histogram. Kinds that several methods
+        share: ``step size``, what an entry of G is multiplied by, and ``spectrum``, the singular values of what a
+        gradient is multiplied by. Default: nothing.
+        """
+        return {}
 
     # What every method may use.
 
@@ -198,13 +179,32 @@ class InnerOptimizer(nn.Module):
         """``point − α direction``, by name."""
         return {name: value.sub(direction[name], alpha=self.alpha) for name, value in point.items()}
 
-    def predict(self, params: Params, x: Tensor) -> Tensor:
-        """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ."""
-        return functional_call(self.network, params, (x,))
+    def predict(self, params: Params, x: Tensor, support_x: Tensor | None = None) -> Tensor:
+        """Network output [N, ways] at φ = `params` for inputs x [N, ...]; what does not adapt is read from θ.
 
-    def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss (nats for classification) at φ = `params`, a scalar."""
-        return self.output_loss(self.predict(params, x), y)
+        With `support_x` [S, ...] these go through the network in front of x, ``network(inputs, reference=S)``, and
+        their statistics normalise both.
+        """
+        if support_x is None:
+            return functional_call(self.network, params, (x,))
+        count = len(support_x)
+        return functional_call(self.network, params, (torch.cat([support_x, x]),), {"reference": count})[count:]
+
+    def loss(self, params: Params, x: Tensor, y: Tensor, support_x: Tensor | None = None) -> Tensor:
+        """Mean loss (nats for classification) at φ = `params`, a scalar; `support_x` as in :meth:`predict`."""
+        return self.output_loss(self.predict(params, x, support_x), y)
+
+    def predict_query(self, params: Params, task: Task) -> Tensor:
+        """Network output [Q, ways] for the query set at φ = `params`."""
+        return self.predict(params, task.query_x, *self.beside(task))
+
+    def query_loss(self, params: Params, task: Task) -> Tensor:
+        """Mean loss of the query set at φ = `params`, a scalar: how every objective takes it."""
+        return self.loss(params, task.query_x, task.query_y, *self.beside(task))
+
+    def beside(self, task: Task) -> tuple[Tensor, ...]:
+        """The images whose statistics normalise the query set: none but itself, or the support set."""
+        return (task.support_x,) if getattr(self.network, "norm", "batch") == "support" else ()
 
     @property
     def is_regression(self) -> bool:

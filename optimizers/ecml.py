@@ -32,6 +32,15 @@ class ECML(InnerOptimizer):
         title="ECML (conditioned adaptation)",
         paper="Hiller, Harandi, Drummond: On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation. "
         "NeurIPS 2022",
+        kind="start",
+        bibtex="""
+        @inproceedings{hiller2022ecml,
+          author = {Hiller, Markus and Harandi, Mehrtash and Drummond, Tom},
+          title = {On Enforcing Better Conditioned Meta-Learning for Rapid Few-Shot Adaptation},
+          booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+          year = {2022},
+        }
+        """,
         geometry="identity; conditioned start",
         equation="φ_k = φ_{k−1} − α G; outer loss L_Q(φ_K) + γ/K Σ_{k<K} var(log10 λ(J_k J_kᵀ)), J_k = ∂r/∂φ at φ_k",
         learned="The start φ_0 alone.",

@@ -15,6 +15,15 @@ class GradientDescent(InnerOptimizer):
     card = Card(
         title="MAML (gradient descent)",
         paper="Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017",
+        kind="start",
+        bibtex="""
+        @inproceedings{finn2017maml,
+          author = {Finn, Chelsea and Abbeel, Pieter and Levine, Sergey},
+          title = {Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks},
+          booktitle = {International Conference on Machine Learning (ICML)},
+          year = {2017},
+        }
+        """,
         geometry="identity",
         equation="φ_k = φ_{k−1} − α G",
         learned="The start φ_0 alone.",

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.cards import OWN_BIBTEX
 from optimizers.errors import choice
 from optimizers.maps.block_iaf import BlockIAF
 from optimizers.maps.convex import ConvexMap
@@ -22,6 +23,15 @@ _PAPER = (
     "Zhang, Li, Giannakis: Meta-Learning with Versatile Loss Geometries for Fast Adaptation Using Mirror Descent. "
     "ICASSP 2024, arXiv:2312.13486"
 )
+_BIBTEX = """
+    @inproceedings{zhang2024md,
+      author = {Zhang, Yilang and Li, Bingcong and Giannakis, Georgios B.},
+      title = {Meta-Learning with Versatile Loss Geometries for Fast Adaptation Using Mirror Descent},
+      booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
+      year = {2024},
+      note = {arXiv:2312.13486},
+    }
+    """
 
 
 class DualDescent(InnerOptimizer):
@@ -39,12 +49,25 @@ class DualDescent(InnerOptimizer):
         return {"z": self.descend(state["z"], grads)}
 
 
-class MirrorDescent(DualDescent):
+class _BlockIAFDescent(DualDescent):
+    """What both forms of the blockIAF share."""
+
+    g: BlockIAF
+
+    def summaries(self) -> dict[str, Tensor]:
+        """α σ(a) at z_0: how far an entry of φ moves for its own entry of G, in the first step."""
+        scales, _ = self.g.affine(self.start())
+        return {f"step size/{name}": self.alpha * scale for name, scale in scales.items()}
+
+
+class MirrorDescent(_BlockIAFDescent):
     """Mirror descent by a blockIAF whose every meta-parameter trains."""
 
     card = Card(
         title="MD (mirror descent, blockIAF)",
         paper=_PAPER,
+        kind="mirror map",
+        bibtex=_BIBTEX,
         geometry="learned map, block-triangular",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z); block i: φ_i = z_i ⊙ σ(a_i) + m_i, "
         "[a_i, m_i] = d_i(e_1(z_1), …, e_{i−1}(z_{i−1}))",
@@ -63,12 +86,14 @@ class MirrorDescent(DualDescent):
         self.g = BlockIAF(self.start(), self.blocks(), sigma=sigma, zero="last")
 
 
-class MirrorDescentReleased(DualDescent):
+class MirrorDescentReleased(_BlockIAFDescent):
     """Mirror descent by the blockIAF as released: all mode matrices of its heads start at zero."""
 
     card = Card(
         title="MD as released",
         paper=_PAPER,
+        kind="mirror map",
+        bibtex=_BIBTEX,
         geometry="learned map; in effect diagonal",
         equation=MirrorDescent.card.equation,
         learned="As md; but a head's mode matrices all start at zero, each one's gradient contains the others, and so "
@@ -97,6 +122,8 @@ class MirrorDescentConvex(DualDescent):
     card = Card(
         title="MD, convex potential",
         paper="This project; the promise is that of " + _PAPER,
+        kind="mirror map",
+        bibtex=OWN_BIBTEX,
         geometry="learned map, gradient of a convex function",
         equation="z_k = z_{k−1} − α ∇_φ L_S(g(z_{k−1})), φ = g(z) = ∇ψ(z) = D z + Uᵀ(s ⊙ sigmoid(U z + b)), D, s > 0",
         learned="The dual start z_0; the diagonal D (d numbers), 64 weights s and biases b, and for each tensor one "
@@ -107,4 +134,9 @@ class MirrorDescentConvex(DualDescent):
 
     def __init__(self, network: nn.Module, **common: Any) -> None:
         super().__init__(network, **common)
-        self.g = ConvexMap(self.start())
+        self.g: ConvexMap = ConvexMap(self.start())
+
+    def summaries(self) -> dict[str, Tensor]:
+        """α D, the least that an entry of φ moves for its own entry of G at any z, and the weights s."""
+        least = {f"least step size/{name}": self.alpha * d for name, d in self.g.diagonal().items()}
+        return least | {"weights of the directions": self.g.log_weight.exp()}

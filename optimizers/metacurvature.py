@@ -23,6 +23,15 @@ class MetaCurvature(InnerOptimizer):
     card = Card(
         title="Meta-Curvature (Kronecker PGD)",
         paper="Park, Oliva: Meta-Curvature. NeurIPS 2019",
+        kind="preconditioner",
+        bibtex="""
+        @inproceedings{park2019metacurvature,
+          author = {Park, Eunbyung and Oliva, Junier B.},
+          title = {Meta-Curvature},
+          booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+          year = {2019},
+        }
+        """,
         geometry="Kronecker",
         equation="φ_k = φ_{k−1} − α G ×₁ M_out ×₂ M_in ×₃ M_f; matrices: two modes; vectors: m ⊙ G",
         learned="The start φ_0; for each weight one square matrix per mode, for each vector one factor per entry; all "
@@ -55,6 +64,18 @@ class MetaCurvature(InnerOptimizer):
             vectors = len(members.modes) == 1
             out |= members.split(stacked * factors[0] if vectors else mode_products(stacked, list(factors)))
         return out
+
+    def summaries(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for members, factors in zip(self.groups, self.factors, strict=True):
+            assert isinstance(factors, nn.ParameterList)
+            if len(members.modes) == 1:
+                found |= {f"step size/{n}": self.alpha * m for n, m in zip(members.names, factors[0], strict=True)}
+                continue
+            for mode, factor in enumerate(factors):
+                values = torch.linalg.svdvals(factor)  # [G, n]
+                found |= {f"spectrum/{n} mode {mode}": s for n, s in zip(members.names, values, strict=True)}
+        return found
 
     def step(self, state: State, grads: Params, k: int) -> State:
         update = self.precondition(grads)

@@ -33,6 +33,15 @@ class MetaKFO(InnerOptimizer):
     card = Card(
         title="MetaKFO (learned gradient transform)",
         paper="Arnold, Iqbal, Sha: When MAML Can Adapt Fast and How to Assist When It Cannot. AISTATS 2021",
+        kind="preconditioner",
+        bibtex="""
+        @inproceedings{arnold2021metakfo,
+          author = {Arnold, S{\\'e}bastien M. R. and Iqbal, Shariq and Sha, Fei},
+          title = {When {MAML} Can Adapt Fast and How to Assist When It Cannot},
+          booktitle = {International Conference on Artificial Intelligence and Statistics (AISTATS)},
+          year = {2021},
+        }
+        """,
         geometry="Kronecker, adapting",
         equation="φ_k = φ_{k−1} − α A(G_{k−1}), A(X) = (LᵀL) X (RᵀR); from step 2 on first A ← A − α ∂L_S(φ_{k−1})/∂A "
         "through the last update",
@@ -79,6 +88,15 @@ class MetaKFO(InnerOptimizer):
         update = self.apply_transform(transform, grads)
         last = dict(grads) if self.adapting else {}
         return {"phi": self.descend(state["phi"], update), "transform": transform, "last": last}
+
+    def summaries(self) -> dict[str, Tensor]:
+        """The spectra of LᵀL and RᵀR of the linear transform."""
+        found: dict[str, Tensor] = {}
+        for index, members in enumerate(self.groups):
+            for side in "LR":
+                values = torch.linalg.svdvals(self.factors[f"{index}-{side}"]).square()  # [G, n]
+                found |= {f"spectrum/{n} {side}": s for n, s in zip(members.names, values, strict=True)}
+        return found
 
     def apply_transform(self, factors: Mapping[str, Tensor], grads: Params) -> dict[str, Tensor]:
         """A(G) for the given factors, keyed like G."""

@@ -22,6 +22,15 @@ class MetaSGD(InnerOptimizer):
     card = Card(
         title="MetaSGD (diagonal PGD)",
         paper="Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835, 2017",
+        kind="preconditioner",
+        bibtex="""
+        @article{li2017metasgd,
+          author = {Li, Zhenguo and Zhou, Fengwei and Chen, Fei and Li, Hang},
+          title = {{Meta-SGD}: Learning to Learn Quickly for Few-Shot Learning},
+          journal = {arXiv preprint arXiv:1707.09835},
+          year = {2017},
+        }
+        """,
         geometry="diagonal",
         equation="φ_k = φ_{k−1} − a ⊙ G",
         learned="The start φ_0 and one rate per adapted parameter (d more).",
@@ -40,6 +49,9 @@ class MetaSGD(InnerOptimizer):
         """The rates a, by parameter name."""
         learned = {name: self.rate[key(name)] for name in self.adapted}
         return {name: value.exp() for name, value in learned.items()} if self.form == "log" else learned
+
+    def summaries(self) -> dict[str, Tensor]:
+        return {f"step size/{name}": rate for name, rate in self.rates().items()}
 
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "rate": self.rates()}

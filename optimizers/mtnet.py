@@ -25,6 +25,15 @@ class MTNet(InnerOptimizer):
     card = Card(
         title="MT-net (learned subspace and metric)",
         paper="Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018",
+        kind="layers",
+        bibtex="""
+        @inproceedings{lee2018mtnet,
+          author = {Lee, Yoonho and Choi, Seungjin},
+          title = {Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace},
+          booktitle = {International Conference on Machine Learning (ICML)},
+          year = {2018},
+        }
+        """,
         geometry="layerwise metric, masked",
         equation="φ_k = φ_{k−1} − α mask ⊙ G; layer outputs y = T (W x + b); mask = 1[ζ + logistic noise > 0] per "
         "output channel, its gradient that of sigmoid(ζ + noise)",
@@ -71,6 +80,12 @@ class MTNet(InnerOptimizer):
             soft = (logit + sample.to(logit.dtype)).sigmoid()
             found[owner] = soft + stop_gradient((soft >= 0.5).to(soft.dtype) - soft)
         return found
+
+    def summaries(self) -> dict[str, Tensor]:
+        """How probable it is that an output channel adapts, [channels] by layer."""
+        if self.logit is None:
+            return {}
+        return {f"adapts with probability/{owner}": self.logit[key(owner)].sigmoid() for owner in self.masked}
 
     def init_state(self, noise: Tensor | None = None) -> State:
         return {"phi": self.start(), "mask": self.masks(noise)}

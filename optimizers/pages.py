@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 
 from torch import nn
 
 from optimizers import registry
-from optimizers.base import COMMON_OPTIONS
+from optimizers.cards import COMMON_OPTIONS
 from optimizers.counting import step_multiply_adds
 
 COUNTED = (
@@ -20,6 +21,13 @@ def option_rows(name: str) -> list[tuple[str, str, str]]:
     """(option, default, meaning) of a method, its own options first."""
     meanings = {**COMMON_OPTIONS, **registry.card(name).options}
     return [(option, f"{default!r}", meanings.get(option, "")) for option, default in registry.options(name).items()]
+
+
+def bibtex(name: str) -> str:
+    """The BibTeX entry of a method; one made of its card's `paper` where the card gives none."""
+    card = registry.card(name)
+    written = inspect.cleandoc(card.bibtex)
+    return written or f"@misc{{{registry.resolve(name)},\n  note = {{{card.paper}}},\n}}"
 
 
 def sizes(name: str, network: Callable[[], nn.Module]) -> tuple[int, int, int]:
@@ -38,7 +46,10 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     if card.reconstructed:
         lines += ["**Reconstructed:** no public text settles this method; its results say so wherever shown.", ""]
     lines += [card.paper.rstrip(".") + ".", ""]
-    lines += [f"Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""), ""]
+    lines += [
+        f"Kind: {card.kind}. Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""),
+        "",
+    ]
     lines += ["## One step", "", "```", *card.equation.split("; "), "```", ""]
     lines += ["## What is learned", "", card.learned, ""]
     lines += [
@@ -50,6 +61,8 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     ]
     if card.differences:
         lines += ["## Paper, code and what is done here", "", card.differences, ""]
+    if card.published:
+        lines += ["## Published", "", card.published, ""]
     lines += ["## Options", "", "| option | default | meaning |", "|---|---|---|"]
     lines += [f"| `{option}` | `{default}` | {meaning} |" for option, default, meaning in option_rows(name)]
     lines += ["", "## What it costs", "", "| network | d | meta-parameters beside d | multiply-adds per step |"]
@@ -57,4 +70,6 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
     for description, network in networks:
         lines.append("| " + " | ".join([description, *(f"{n:,}" for n in sizes(name, network))]) + " |")
     lines += ["", COUNTED]
+    if card.bibtex:
+        lines += ["", "## Cite", "", "```bibtex", *bibtex(name).splitlines(), "```"]
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -38,9 +38,21 @@ _BUILTIN = {
     "md": "optimizers.md:MirrorDescent",
     "md-released": "optimizers.md:MirrorDescentReleased",
     "md-convex": "optimizers.md:MirrorDescentConvex",
+    "mamlpp": "optimizers.mamlpp:MAMLPlusPlus",
+    "alfa": "optimizers.alfa:ALFA",
+    "alfa-released": "optimizers.alfa:ALFAReleased",
+    "momentum": "optimizers.momentum:HeavyBall",
+    "adam": "optimizers.adam:Adam",
 }
 
-aliases = {"gd": "maml", "mirror-descent": "md", "meta-sgd": "metasgd", "meta-curvature": "metacurvature"}
+aliases = {
+    "gd": "maml",
+    "mirror-descent": "md",
+    "meta-sgd": "metasgd",
+    "meta-curvature": "metacurvature",
+    "heavy-ball": "momentum",
+    "maml++": "mamlpp",
+}
 """Other names by which a method is found; results always carry the method's own name."""
 
 _registered: dict[str, Factory] = {}
@@ -137,9 +149,9 @@ def create(name: str, network: nn.Module, **chosen: Any) -> InnerOptimizer:
     )
     for option in chosen:
         if option not in known and not takes_any:
-            raise BadOption(
-                f"{resolve(name)} has no option {option!r}{nearest(option, known)}; its options are {', '.join(known)}"
-            )
+            own = [each for each in known if each != "alpha"]  # the run's, handed on
+            which = f"its options are {', '.join(own)}" if own else "it has none"
+            raise BadOption(f"{resolve(name)} has no option {option!r}{nearest(option, own)}; {which}")
         _check_kind(option, chosen[option], known.get(option))
     return make(network, **chosen)
 
@@ -164,7 +176,7 @@ def _plugins() -> dict[str, Factory]:
             if not callable(loaded) or not hasattr(loaded, "card"):
                 raise BadOption(f"{point.value} is neither an InnerOptimizer class nor a callable with a `card`")
             found[point.name] = loaded
-        except Exception as error:  # whatever a stranger's package raises, the others must still be listed
+        except (Exception, SystemExit) as error:  # whatever a stranger's package raises, the others must be listed
             package = point.dist.name if point.dist else "an unnamed package"
             failed[point.name] = f"{point.value} of {package} failed with {type(error).__name__}: {error}"
     news = {name: reason for name, reason in failed.items() if _broken.get(name) != reason}

@@ -27,6 +27,16 @@ class WarpGrad(InnerOptimizer):
     card = Card(
         title="WarpGrad (warp layers)",
         paper="Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020",
+        kind="layers",
+        bibtex="""
+        @inproceedings{flennerhag2020warpgrad,
+          author = {Flennerhag, Sebastian and Rusu, Andrei A. and Pascanu, Razvan and Visin, Francesco and Yin, Hujun
+            and Hadsell, Raia},
+          title = {Meta-Learning with Warped Gradient Descent},
+          booktitle = {International Conference on Learning Representations (ICLR)},
+          year = {2020},
+        }
+        """,
         geometry="warp layers in the network",
         equation="φ_k = φ_{k−1} − α ∇_φ L_S(φ_{k−1}; w); outer loss: mean over k < K of L_Q(φ̄_k − α ∇L_S(φ̄_k; w); w) "
         "for w, φ̄_k a constant, plus that of the start",
@@ -55,22 +65,22 @@ class WarpGrad(InnerOptimizer):
     def step(self, state: State, grads: Params, k: int) -> State:
         return {"phi": self.descend(state["phi"], grads)}
 
-    def loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, params: Params, x: Tensor, y: Tensor, support_x: Tensor | None = None) -> Tensor:
         """The loss as a function of φ alone: the rest of the network, warp layers included, is constant.
 
         The inner loop takes its gradients here, so that no path leads from a visited φ_k back to w.
         """
         rest = {n: stop_gradient(p) for n, p in self.network.named_parameters() if n not in params}
-        return self.warped_loss({**rest, **params}, x, y)
+        return super().loss({**rest, **params}, x, y, support_x)
 
-    def warped_loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    def warped_loss(self, params: Params, x: Tensor, y: Tensor, support_x: Tensor | None = None) -> Tensor:
         """The same loss as a function of w too, which is all of the network that is not in `params`."""
-        return super().loss(params, x, y)
+        return super().loss(params, x, y, support_x)
 
     def objective(self, task: Task, trajectory: Trajectory) -> Tensor:
         points = [self.params(state) for state in trajectory.visited[:-1]]
         if not points:  # no step was made: nothing is warped yet
-            return self.warped_loss(trajectory.params, task.query_x, task.query_y)
+            return self.warped_loss(trajectory.params, task.query_x, task.query_y, *self.beside(task))
         ahead = [self.look_ahead(task, {name: stop_gradient(p) for name, p in point.items()}) for point in points]
         start = self._leap(task, trajectory) if self.start_objective == "leap" else self._maml(task, trajectory)
         return start + torch.stack(ahead).mean()
@@ -79,10 +89,10 @@ class WarpGrad(InnerOptimizer):
         """L_Q(φ − α ∇L_S(φ; w); w) at φ = `point`, a scalar; everything of the network that does not adapt is in w."""
         gradient = grad(lambda phi: self.warped_loss(phi, task.support_x, task.support_y))(point)
         moved = self.descend(point, gradient)
-        return self.warped_loss(moved, task.query_x, task.query_y)
+        return self.warped_loss(moved, task.query_x, task.query_y, *self.beside(task))
 
     def _maml(self, task: Task, trajectory: Trajectory) -> Tensor:
-        return self.loss(trajectory.params, task.query_x, task.query_y)
+        return self.query_loss(trajectory.params, task)
 
     def _leap(self, task: Task, trajectory: Trajectory) -> Tensor:
         """½ Σ_k ‖φ̄_{k+1} − φ_k‖² + (L̄_{k+1} − L_k)², where φ_k follows φ_0 by the identity and bars are constants."""

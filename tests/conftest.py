@@ -17,6 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("no deadline")
 
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests share the cores, at most four; a few that were named, a benchmark and long checks run by themselves."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    by_themselves = config.option.benchmark_only or config.option.markexpr != "not long"
+    return min(4, os.cpu_count() or 1) if everything and not by_themselves else 0
+
+
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., subprocess.CompletedProcess]
 

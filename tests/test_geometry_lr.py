@@ -19,6 +19,7 @@ from benchmark.runs import assembly, checkpoints
 from benchmark.spec import RunSpec
 from benchmark.tasks import TaskStream
 from benchmark.training_state import Progress
+from optimizers import registry
 from optimizers.base import Card, InnerOptimizer
 from tests.robustness.helpers import COMMON, TINY, execute, numbers, tiny
 from tests.robustness.test_kill import StopAt
@@ -160,7 +161,7 @@ class Foreign(InnerOptimizer):
 
 
 def test_a_method_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizers, "create", lambda name, network, **options: Foreign(network, **options))
+    monkeypatch.setitem(registry._registered, "foreign", Foreign)
     spec = tiny(method="foreign", meta_optimizer="sgd", meta_lr=0.01, iterations=1)
     _, geometry = split_start(assembly.build(spec, data.load("sine").image_shape, CPU))
     assert [each.shape for each in geometry] == [torch.Size([])]

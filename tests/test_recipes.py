@@ -14,6 +14,7 @@ from benchmark.cli import parser
 from benchmark.recipes import CONTROLLED, PUBLISHED, SAME, is_general, remark, resolve
 from benchmark.runs import assembly
 from benchmark.spec import RunSpec
+from optimizers.cards import COMMON_OPTIONS
 from tests.conftest import Command
 
 CATALOGUE = [str(entry["name"]) for entry in data.available()]
@@ -108,6 +109,37 @@ def test_md(method: str, dataset: str) -> None:
         has(published(method, dataset, 5), meta_optimizer="adam", momentum=0.0, weight_decay=0.0, **common)
 
 
+def test_mamlpp_as_the_latest_configuration_of_its_code() -> None:
+    has(
+        published("mamlpp", shots=5), network="cnn4", channels=48, alpha=0.01, steps=5, eval_steps=5, meta_batch=2,
+        iterations=50_000, meta_lr=1e-3, lr_schedule="step", lr_step=0, first_order_for=0, clip=10.0, query_train=15,
+        query_test=15, tasks=600, options={"adapt": "[!n]*"},
+    )  # fmt: skip
+    has(
+        published("mamlpp", "omniglot"), channels=64, alpha=0.1, meta_batch=8, lr_schedule="cosine", lr_min=1e-5,
+        query_train=1, query_test=1, clip=0.0, options={"adapt": "[!n]*", "multi_step": 0.1},
+    )  # fmt: skip
+    small = assembly.build(published("mamlpp", channels=4), (3, 32, 32), torch.device("cpu"))
+    named = {name for name, _ in small.network.named_parameters()}
+    assert named - set(small.adapted) == {f"norm{i}.{each}" for i in range(1, 5) for each in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("method", ["alfa", "alfa-released"])
+def test_alfa_as_its_5_shot_configuration(method: str) -> None:
+    has(
+        published(method, shots=5), network="cnn4", channels=48, alpha=0.01, steps=5, eval_steps=5, meta_batch=2,
+        iterations=50_000, meta_lr=1e-3, clip=0.0, query_train=15, query_test=15, tasks=600,
+        options={"adapt": "[!n]*"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", ["miniimagenet", "omniglot"])
+def test_momentum_and_adam_were_never_published_and_run_as_maml_does(dataset: str) -> None:
+    maml, momentum, adam = (published(method, dataset).to_dict() for method in ("maml", "momentum", "adam"))
+    assert momentum == maml | {"method": "momentum"}
+    assert adam == maml | {"method": "adam", "alpha": 0.05}
+
+
 @pytest.mark.parametrize("shots", [1, 5])
 @pytest.mark.parametrize("method", PUBLISHED)
 @pytest.mark.parametrize(("name", "preset"), [("controlled", "quick"), ("controlled", "paper"), ("published", "quick")])
@@ -128,9 +160,9 @@ def test_every_option_of_a_recipe_exists_on_its_method() -> None:
     for method, table in tables:
         for entry in table.values():
             for option in entry.options:
-                assert option in optimizers.card(method).options, (method, option)
+                assert option in optimizers.card(method).options or option in COMMON_OPTIONS, (method, option)
                 seen += 1
-    assert seen == 4  # metasgd and warpgrad, on Omniglot and elsewhere
+    assert seen >= 7  # metasgd, warpgrad and mamlpp, on Omniglot and elsewhere
     for method in PUBLISHED:
         for dataset in ("miniimagenet", "omniglot"):
             assembly.build(published(method, dataset, channels=4), (1, 28, 28), torch.device("cpu"))  # and its value

@@ -9,6 +9,7 @@ from rich.markdown import Markdown
 
 import optimizers
 from benchmark import networks
+from benchmark.screen import visible
 from optimizers import pages
 
 NETWORKS = [
@@ -25,6 +26,6 @@ def show(name: str, console: Console) -> None:
     """Print the page of one method, laid out in a terminal and as Markdown in a pipe."""
     text = pages.page(optimizers.resolve(name), NETWORKS)
     if console.is_terminal:
-        console.print(Markdown(text))
+        console.print(Markdown(visible(text)))
     else:
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")

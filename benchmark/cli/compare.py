@@ -1,4 +1,4 @@
-"""The verb ``compare``: paired difference and ratio of cost of two methods or two results folders."""
+"""The verb ``compare``: paired difference and ratio of cost of two methods, two norms or two results folders."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rich.console import Console
 
 from benchmark.cli.flags import add_results, output
 
-HELP = "two methods or two results folders: paired difference, ratio of cost"
+HELP = "two methods, norms or results folders: paired difference, ratio of cost"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a method, a row's label in quotes, or a results folder")
+    parser.add_argument("a", metavar="A", help="a method, a row's label in quotes, a norm, or a results folder")
     parser.add_argument("b", metavar="B", help="another of the same kind")
     add_results(parser)
 

@@ -9,9 +9,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from benchmark.cli.flags import log, place
 from benchmark.data import catalogue
 from benchmark.data.storage import SPLITS, Dataset, data_root
+from benchmark.errors import UserError
+from benchmark.files import require_writable
+from benchmark.screen import say, warn
 
+MOST_SHOWN = 100  # of anything on a contact sheet
 HELP = "import, list and look at data sets"
 
 
@@ -22,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument(
-            "--data-root", metavar="DIR", help="folder of imported sets (default: $BENCHMARK_DATA or the cache)"
+            "--data-root",
+            type=place,
+            metavar="DIR",
+            help="folder of imported sets (default: $BENCHMARK_DATA or the cache)",
         )
         return sub
 
@@ -34,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--grey", action="store_true", help="own sets: one channel")
     load.add_argument("--split-seed", type=int, metavar="SEED", help="own sets: seed of the random split by class")
     load.add_argument(
-        "--splits", type=Path, metavar="PATH", help="own sets: JSON table, or folder of train.txt val.txt test.txt"
+        "--splits", type=place, metavar="PATH", help="own sets: JSON table, or folder of train.txt val.txt test.txt"
     )
     get = verb("fetch", "download a public data set and import it")
     get.add_argument("name", help="omniglot, cifar-fs or fc100")
@@ -45,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb(name, text).add_argument("name")
     show = verb("preview", "a contact sheet of episodes, support | query, as PNG")
     show.add_argument("name")
-    show.add_argument("--output", type=Path, metavar="PNG", help="where to write it (default: NAME-SPLIT.png here)")
+    show.add_argument("--output", type=place, metavar="PNG", help="where to write it (default: NAME-SPLIT.png here)")
     show.add_argument("--split", default="train", choices=SPLITS)
     for option, default in (("ways", 5), ("shots", 1), ("query", 5), ("seed", 0), ("tasks", 3)):
         show.add_argument(f"--{option}", type=int, default=default)
@@ -57,17 +65,13 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return verbs[arguments.data_verb](arguments)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the data folder is as it was\n")
+        warn("interrupted; the data folder is as it was")
         return 130
-
-
-def _say(line: str = "") -> None:
-    sys.stdout.write(line + "\n")
 
 
 def _list(arguments: argparse.Namespace) -> int:
     rows = catalogue.available(arguments.data_root)
-    _say(f"data sets in {data_root(arguments.data_root)}")
+    say(f"data sets in {data_root(arguments.data_root)}")
     widths = [max(len(row[key]) for row in rows) for key in ("name", "state")]
 
     def line(name: str, state: str, text: str) -> None:
@@ -76,7 +80,7 @@ def _list(arguments: argparse.Namespace) -> int:
         if sys.stdout.isatty():  # in a pipe one line is one line
             room = max(20, shutil.get_terminal_size().columns - len(begin))
             lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-        _say(begin + ("\n" + " " * len(begin)).join(lines))
+        say(begin + ("\n" + " " * len(begin)).join(lines))
 
     for row in rows:
         line(row["name"], row["state"], row["title"])
@@ -87,11 +91,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _progress(what: str) -> Any:
     """A progress bar in a terminal, nothing in a pipe."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = log()
     return Progress(*columns, console=console, disable=not console.is_terminal), what
 
 
@@ -108,19 +111,22 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _import_path(name: str, path: str | Path, root: str | None, **options: Any) -> int:
+    from benchmark.data.importing import summary
+
     bar, what = _progress(f"importing {name}")
     with bar:
         task = bar.add_task(what, total=None)
         done = catalogue.import_dataset(
             name, path, root, progress=lambda n, total: bar.update(task, completed=n, total=total), **options
         )
-    _say(
+    say(
         f"imported {done.name}: {done.images:,} images of {done.classes:,} classes ({done.form}) into {data_root(root)}"
     )
-    for image, reason in done.bad:
-        _say(f"left out {image}: {reason}")
-    for line in catalogue.differences(catalogue.load(done.name, root)):
-        _say(f"note: {line}")
+    dataset = catalogue.load(done.name, root)
+    for line in summary.lines(done, dataset):
+        say(f"  {line}")
+    for line in catalogue.differences(dataset):
+        say(f"  note      {line}")
     return 0
 
 
@@ -141,22 +147,22 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     dataset = catalogue.load(arguments.name, arguments.data_root)
-    _say(f"{dataset.name}: {dataset.kind}")
+    say(f"{dataset.name}: {dataset.kind}")
     if dataset.kind == "regression":
-        _say(catalogue.BUILT_IN[dataset.name])
+        say(catalogue.BUILT_IN[dataset.name])
         return 0
-    _say(f"  images   {len(dataset.images) * dataset.rotations:,} of {'×'.join(map(str, dataset.image_shape))}, uint8")
-    _say(f"  on disk  {dataset.images.nbytes / 2**20:,.1f} MiB")
+    say(f"  images   {len(dataset.images) * dataset.rotations:,} of {'×'.join(map(str, dataset.image_shape))}, uint8")
+    say(f"  on disk  {dataset.images.nbytes / 2**20:,.1f} MiB")
     for split in SPLITS:
         counts = [c.count for c in dataset.classes if c.split == split]
         each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-        _say(f"  {split:<8} {len(counts) * dataset.rotations:,} classes of {each} images")
-    _say(f"  hash     {dataset.hash}")
+        say(f"  {split:<8} {len(counts) * dataset.rotations:,} classes of {each} images")
+    say(f"  hash     {dataset.hash}")
     for key, value in dataset.info.items():
         if key != "members":
-            _say(f"  {key:<8} {_short(value)}")
+            say(f"  {key:<8} {_short(value)}")
     for line in catalogue.differences(dataset):
-        _say(f"  note     {line}")
+        say(f"  note     {line}")
     return 0
 
 
@@ -172,20 +178,28 @@ def _preview(arguments: argparse.Namespace) -> int:
     from benchmark.data.draws import Episodes
     from benchmark.data.preview import contact_sheet
 
+    for name in ("ways", "shots", "tasks"):
+        if not 1 <= getattr(arguments, name) <= MOST_SHOWN:
+            raise UserError(
+                f"--{name} must lie between 1 and {MOST_SHOWN} in a preview, got {getattr(arguments, name)}"
+            )
+    if not 0 <= arguments.query <= MOST_SHOWN:
+        raise UserError(f"--query must lie between 0 and {MOST_SHOWN} in a preview, got {arguments.query}")
     dataset = catalogue.load(arguments.name, arguments.data_root)
     output = arguments.output or Path(f"{dataset.name}-{arguments.split}.png")
+    require_writable(output)
     ways = 1 if dataset.kind == "regression" else arguments.ways
     of = Episodes(dataset, arguments.split, ways, arguments.shots, arguments.query, arguments.seed)
     contact_sheet(of, range(arguments.tasks), output)
-    _say(str(output))
+    say(str(output))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from benchmark.data.verify import verify
 
-    dataset: Dataset = catalogue.load(arguments.name, arguments.data_root)
+    dataset: Dataset = catalogue.load(arguments.name, arguments.data_root, trusted=True)
     lines, sound = verify(dataset)
     for line in lines:
-        _say(line)
+        say(line)
     return 0 if sound else 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmark.cli.flags import add_results, output
+from benchmark.cli.flags import add_results, output, place
+from benchmark.files import require_writable, without_formulas
+from benchmark.screen import kept_going
 
 HELP = "one tidy table of everything in results"
 LEVELS = ("all", "runs", "tasks", "steps")
@@ -17,7 +18,7 @@ LEVELS = ("all", "runs", "tasks", "steps")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE",
+        "--output", type=place, metavar="FILE",
         help="ends in .csv, .csv.gz or .parquet (needs pyarrow); default: CSV on standard output",
     )  # fmt: skip
     parser.add_argument(
@@ -31,9 +32,12 @@ def main(arguments: argparse.Namespace, console: Console | None = None) -> int:
     from benchmark.report.export import frame, write
     from benchmark.report.listing import readable
 
+    if arguments.output is not None:
+        require_writable(arguments.output)
     table = frame(readable(arguments.results), arguments.level)
     if arguments.output is None:
-        table.to_csv(sys.stdout, index=False)
+        with kept_going(sys.stdout):
+            without_formulas(table).to_csv(sys.stdout, index=False)
         return 0
     write(table, arguments.output)
     console = console or output()

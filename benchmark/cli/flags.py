@@ -5,30 +5,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmark.errors import UserError, nearest
+from benchmark.screen import Screen
 
 RESULTS = Path("results")
+SHOWN = 60
+"""Letters of a long path that an error repeats."""
 
 
 def add_results(parser: argparse._ActionsContainer, default: Path = RESULTS) -> None:
-    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=f"default: {default}")
+    parser.add_argument("--results", type=place, default=default, metavar="DIR", help=f"default: {default}")
 
 
 def add_reports(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=place, default=Path("reports"), metavar="DIR", help="default: reports")
 
 
 def add_data_root(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data-root",
-        type=Path,
+        type=place,
         metavar="DIR",
         help="imported data sets; default: $BENCHMARK_DATA or the user's cache folder",
     )
@@ -74,6 +76,32 @@ def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
     return parse
 
 
-def output() -> Console:
+NARROW = 60
+"""Columns below which a table of runs keeps to what matters."""
+
+
+def output() -> Screen:
     """Standard output; in a pipe 200 columns wide, whatever the terminal is."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Screen() if sys.stdout.isatty() else Screen(width=200)
+
+
+def log() -> Screen:
+    """Standard error."""
+    return Screen(stderr=True)
+
+
+def place(text: str) -> Path:
+    """The type of a flag that takes a file or folder: ``~`` is the user's own; what can be no path is refused."""
+    if not text.strip():
+        raise UserError("a path that a flag was given is empty; name a file or folder, or leave the flag out")
+    path = Path(text)
+    try:
+        path = path.expanduser()
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the verb says so, or makes it
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} letters)"
+        raise UserError(f"{shown}: no path that can be used here ({reason}); choose another one") from error
+    return path

@@ -6,19 +6,27 @@ Modules that need torch are imported by the verbs that use them, so that help an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import benchmark
+from benchmark import screen
 from benchmark.errors import UserError, nearest
 
 PROG = "python -m benchmark"
-VERBS = ("run", "tune", "study", "report", "compare", "export", "list", "status", "verify", "time", "data")
+VERBS = (
+    *("run", "tune", "study", "report", "compare", "export", "list"),
+    *("status", "merge", "verify", "time", "data", "doctor"),
+)
 """Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
 
 
@@ -35,6 +43,9 @@ class Parser(argparse.ArgumentParser):
         if "are required:" in message:  # perhaps one was given and misspelt
             flags = (word.partition("=")[0] for word in self.given if word.startswith("--"))
             message = next((f"unrecognized arguments: {flag}" for flag in flags if flag not in self.words()), message)
+        choice = re.match(r"argument (--\S+): invalid choice: (.*?) \(choose from (.*)\)$", message)
+        if choice:
+            raise UserError(f"{choice[1]}: {choice[2]} is none of {choice[3]}; see {self.prog} --help")
         wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
         if wrong:
             word = (wrong[1] or wrong[2]).partition("=")[0]
@@ -58,23 +69,68 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, 1 for a run that failed, 2 for a wrong command."""
+    """Run one command; returns its exit status: 0, 1 for a run or output that failed, 2 for a wrong command."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _wait_patiently()
+    screen.prepare()
     try:
-        options = _parser().parse_args(arguments)
-        options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
-        status = int(options.verb(options) or 0)
-        sys.stdout.flush()  # here, where a reader that left is caught, and not at exit
-        return status
+        with _terminated_cleanly(), _warnings_on_one_line():
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+                importlib.import_module("argcomplete").autocomplete(parser)
+            options = parser.parse_args(arguments)
+            options.command_line = shlex.join(["python", "-m", "benchmark", *arguments])
+            status = int(options.verb(options) or 0)
+            if lost := screen.lost():
+                screen.warn(f"error: what was to be printed is lost ({lost}); all else is done")
+                return status or 1
+            return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        screen.warn(f"error: {error}")
+        return 2
+    except BrokenPipeError:  # the reader of a help text left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        screen.warn(f"error: {where}{error.strerror}; choose another place, or make room")
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+
+
+@contextlib.contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """SIGTERM, and a terminal that is closed, end the command as an error does: what is half done is taken back."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not where somebody ignores it
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        screen.warn(f"warning: {message}")
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _wait_patiently() -> None:

@@ -6,13 +6,15 @@ import argparse
 
 from rich.console import Console
 
-from benchmark.cli.flags import add_reports, add_results, output
+from benchmark.cli.flags import RESULTS, add_reports, output, place
 
 HELP = "tables and figures from results"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_results(parser)
+    parser.add_argument(
+        "--results", type=place, nargs="+", default=[RESULTS], metavar="DIR", help=f"one or several; default: {RESULTS}"
+    )
     add_reports(parser)
 
 
@@ -23,7 +25,7 @@ def main(arguments: argparse.Namespace, console: Console | None = None) -> int:
     from benchmark.report.terminal import print_table
 
     console = console or output()
-    print_table(readable(arguments.results), console)
+    print_table(readable(*arguments.results), console)
     for path in build.write(arguments.results, arguments.reports):
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0

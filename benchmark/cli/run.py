@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 
 from benchmark import recipes
-from benchmark.cli.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output
+from benchmark.cli.flags import RESULTS, add_data_root, add_option, add_results, integers, method_options, output, place
 from benchmark.errors import UserError, nearest
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
+from benchmark.screen import warn
 from benchmark.spec import RECIPES, RunSpec
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.runs import run as runner
 from benchmark.runs.grid import LISTED, methods_named, with_floor
 
+MOST_WORKERS = 256
 HELP = "meta-train methods, then measure them on new tasks"
 
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tuning",
-        type=lambda text: tune.load(Path(text)),
+        type=lambda text: tune.load(place(text)),
         metavar="DIR",
         help="where tune wrote the values of the recipe tuned",
     )
@@ -90,6 +91,9 @@ def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> No
         default=None,
         metavar="N",
         help="processes that share the tasks; default: one per core (at most the meta-batch), or one per GPU",
+    )
+    where.add_argument(
+        "--tensorboard", action="store_true", help="write curves for `tensorboard --logdir` (extra: tensorboard)"
     )
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
@@ -161,6 +165,7 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmark import data
     from benchmark.runs import assembly
     from benchmark.runs import plan as plans
+    from benchmark.runs import run as runner
 
     dataset = data.load(specs[0].dataset, arguments.data_root)
     tuning: tune.Tuning | None = arguments.tuning
@@ -168,12 +173,13 @@ def main(arguments: argparse.Namespace) -> int:
         tuning.require(specs, dataset.hash)
         others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
         if others:
-            print(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}", file=sys.stderr)
+            warn(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}")
     remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     if dataset.kind == "images":
         specs = with_floor(specs)
     for spec in specs:
         assembly.check(spec, dataset)
+    runner.require_same_images(specs, arguments.results, dataset)
     context, workers, device = machinery(arguments, specs[-1].meta_batch)
     if tuning is not None:
         methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()
@@ -182,7 +188,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_plan(specs, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}", remark)
         return 0
     if remark:
-        print(remark, file=sys.stderr)
+        warn(remark)
     states = plans.launch_plan(specs, context, workers=workers, device=device)
     _print_results(specs, arguments.results)
     return 0 if all(state in ("finished", "diverged") for state in states.values()) else 1
@@ -192,9 +198,11 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
     """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
     from benchmark.engine import parallel
     from benchmark.metagrad import STRATEGIES
-    from benchmark.runs import environment
+    from benchmark.runs import environment, tensorboard
     from benchmark.runs import run as runner
 
+    if arguments.tensorboard:
+        tensorboard.require()
     device = environment.choose_device(arguments.device)
     if arguments.strategy not in STRATEGIES:
         raise UserError(
@@ -202,8 +210,9 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
             f"expected one of {', '.join(STRATEGIES)}"
         )
     workers = arguments.workers if arguments.workers is not None else parallel.default_workers(device, meta_batch)
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
+    if not 1 <= workers <= MOST_WORKERS:
+        least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
+        raise UserError(f"--workers must be {least}")
     context = runner.Context(
         results=arguments.results,
         data_root=arguments.data_root,
@@ -211,6 +220,7 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
         strategy=arguments.strategy,
         recompute=arguments.recompute,
         command=portable(shlex.split(arguments.command_line)),
+        tensorboard=arguments.tensorboard,
     )
     return context, workers, device
 
@@ -249,5 +259,12 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:
     from benchmark.report import terminal
 
-    found = (RunDirectory(results, spec).run() for spec in specs)
-    terminal.print_table([run for run in found if run is not None], output())
+    found = []
+    for spec in specs:
+        try:
+            run = RunDirectory(results, spec).run()
+        except UserError as error:  # damaged: it costs its own row
+            warn(f"left out: {error}")
+        else:
+            found += [run] if run is not None else []
+    terminal.print_table(found, output())

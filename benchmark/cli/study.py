@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.cli.flags import add_reports, output
+from benchmark.cli.flags import add_reports, output, place
+from benchmark.cli.flags import log as stderr
 from benchmark.cli.run import add_where, machinery
 from benchmark.errors import UserError
 from benchmark.runs import tune
@@ -39,7 +40,7 @@ CLOCK_NS = 10_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.toml", help="the study file; see docs/study.md")
+    parser.add_argument("file", type=place, metavar="FILE.toml", help="the study file; see docs/study.md")
     add_where(parser)
     add_reports(parser)
 
@@ -47,13 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out ``study``: 0 when everything has its result, else 1."""
     study = read(arguments.file)
-    _check(study, arguments.data_root)
+    _check(study, arguments.results, arguments.data_root)
     context, workers, device = machinery(arguments, study.stages[0].specs()[-1].meta_batch)
     context = dataclasses.replace(context, shared=True)
     if arguments.dry_run:
         print_standing(study, context, workers, output())
         return 0
-    log = Console(stderr=True)
+    log = stderr()
     _say_left(study, context, workers, log)
     tuning, whole = _tune(study, context, workers, device, log)
     for stage in study.stages:
@@ -65,16 +66,20 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if whole else 1
 
 
-def _check(study: Study, data_root: Path | None) -> None:
-    """:class:`UserError` now for what would fail hours later: missing data, tasks that the data cannot give."""
+def _check(study: Study, results: Path, data_root: Path | None) -> None:
+    """:class:`UserError` now for what would fail hours later: missing or other data, tasks that it cannot give."""
     from benchmark import data
     from benchmark.runs import assembly
+    from benchmark.runs import run as runner
 
     specs = [spec for stage in study.stages for spec in stage.specs()]
     specs += study.search.plan(study.methods) if study.search else []
     seen: dict[tuple, RunSpec] = {(spec.method, spec.dataset, spec.ways, spec.shots): spec for spec in specs}
     for spec in seen.values():
         assembly.check(spec, data.load(spec.dataset, data_root))
+    for stage in study.stages:
+        dataset = data.load(stage.dataset, data_root)
+        runner.require_same_images(stage.specs(), results / stage.folder, dataset)
 
 
 def _tune(

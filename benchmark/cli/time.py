@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from rich.table import Column, Table
 
 from benchmark.cli.flags import add_reports, add_results, output
 from benchmark.errors import UserError
-from benchmark.files import keyed_rows, merge_rows
+from benchmark.files import keyed_rows, merge_rows, require_writable
+from benchmark.runs.grid import methods_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 HELP = "per-step cost of each method, beside other libraries"
 
 SIZES = "84:64,32:64,32:32"
+MOST = {"shots": 1000, "steps": 10_000, "rounds": 100_000, "tasks": 10_000, "threads": 1024}
+"""What a flag may be at most; image sides and widths have bounds of their own."""
+LARGEST, WIDEST = 1024, 4096
 TIMES: dict[str, tuple[str, Callable[[float], str]]] = {
     "adapt_step_ms": ("adapt\nstep", "{:.2f}".format),
     "transform_ms": ("transform", "{:.2f}".format),
@@ -71,34 +76,29 @@ def main(arguments: argparse.Namespace) -> int:
     """
     import torch
 
-    import optimizers
     from benchmark.report.findings import CONDITIONS, TIMING_ABSENT, TIMING_KEY
     from benchmark.runs.environment import choose_device
     from benchmark.timing import measure, peers
 
     for flag in ("shots", "steps", "rounds", "tasks", "threads"):
         value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            raise UserError(f"--{flag} must be at least 1, got {value}")
-    words = [word.strip() for word in arguments.methods.split(",") if word.strip()]
-    if not words:
-        raise UserError("--methods is empty; name some, or all")
-    try:
-        methods = optimizers.available() if "all" in words else [optimizers.resolve(word) for word in words]
-    except ValueError as error:
-        raise UserError(str(error)) from None
+        if value is not None and not 1 <= value <= MOST[flag]:
+            raise UserError(f"--{flag} must lie between 1 and {MOST[flag]:,}, got {value}")
+    methods = methods_named(arguments.methods.split(","))
     workloads = [
         peers.Workload(size, width, shots=arguments.shots, steps=arguments.steps)
         for size, width in _sizes(arguments.sizes)
     ]
     path = arguments.results / "timing.csv"
+    for target in (path, *_figures(arguments.reports)):
+        require_writable(target)
     keyed_rows(path, TIMING_KEY, TIMING_ABSENT)  # what cannot be added to is said before the work, not after it
     if arguments.peers:
         peers.installed()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     console = output()
-    with console.status("") if console.is_terminal else _Silent() as status:
+    with _fitting(), console.status("") if console.is_terminal else _Silent() as status:
         table = measure.measure(
             methods,
             workloads,
@@ -124,8 +124,8 @@ def _sizes(text: str) -> list[tuple[int, int]]:
         raise UserError(f"--sizes takes PIXELS:CHANNELS separated by commas, such as {SIZES}, got {text!r}")
     sizes = [(int(match[1]), int(match[2])) for match in found if match]
     for size, width in sizes:
-        if size < 16 or width < 1:
-            raise UserError(f"--sizes {size}:{width}: cnn4 needs at least 16 pixels and 1 channel")
+        if not 16 <= size <= LARGEST or not 1 <= width <= WIDEST:
+            raise UserError(f"--sizes {size}:{width}: cnn4 takes 16 to {LARGEST} pixels and 1 to {WIDEST} channels")
     return list(dict.fromkeys(sizes))
 
 
@@ -169,10 +169,26 @@ def save(table: pd.DataFrame, folder: Path) -> list[Path]:
         drawing = cost(table)
         if drawing is None:
             return []
-        paths = [folder / f"cost.{kind}" for kind in ("png", "pdf")]
+        paths = _figures(folder)
         for path in paths:
             write(drawing.figure, path)
     return paths
+
+
+def _figures(folder: Path) -> list[Path]:
+    return [folder / "cost.png", folder / "cost.pdf"]
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    from benchmark.runs.assembly import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError("these sizes do not fit into memory; lower --sizes or --tasks") from error
 
 
 class _Silent:

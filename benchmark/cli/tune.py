@@ -77,7 +77,9 @@ def carry_out(
 ) -> tuple[Tuning, bool]:
     """Bring all trials to their end, beside other processes that do the same, and choose; and whether all ended."""
     from benchmark.runs import plan as plans
+    from benchmark.runs import run as runner
 
+    runner.require_same_images(search.plan(methods), context.results, dataset)
     tune.check(context.results, search, dataset.hash)
     context = dataclasses.replace(context, shared=True)
     states = plans.share_plan(search.plan(methods), context, workers=workers, device=device)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from benchmark.cli.flags import add_data_root, add_option, add_results, method_options, output
+from benchmark.cli.flags import add_data_root, add_option, add_results, method_options, output, place
 from benchmark.errors import UserError, nearest
-from benchmark.files import write_atomic
+from benchmark.files import require_writable, write_atomic
+from benchmark.runs.grid import methods_named
 
+MOST_STEPS = 10_000
 HELP = "prove methods right; the geometry they learned"
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoints",
         nargs="+",
-        type=Path,
+        type=place,
         default=[],
         metavar="RUN",
         help="directories of trained runs: their learned geometry, and what each estimator of the meta-gradient is off",
@@ -36,26 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="look for points where a mirror map is not monotone, so many steps down from each start; default: 0, none",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed here, too")
+    parser.add_argument("--output", type=place, metavar="FILE", help="write what is printed here, too")
     add_results(parser)
     add_data_root(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what was checked and how far off it was; 1 if a check failed."""
-    import optimizers
     from benchmark.verify.derivatives import NETWORKS
     from benchmark.verify.methods import verify
 
-    methods = [word.strip() for word in arguments.methods.split(",") if word.strip()]
-    if not methods:
-        raise UserError("--methods is empty; name some, or all")
-    if "all" in methods:
-        methods = optimizers.available()
-    try:
-        methods = [optimizers.resolve(word) for word in methods]
-    except optimizers.UnknownMethod as error:
-        raise UserError(str(error)) from None
+    methods = methods_named(arguments.methods.split(","))
     options = method_options(arguments.option, methods)
     networks = [word.strip() for word in arguments.network.split(",") if word.strip()]
     for word in networks or [arguments.network]:
@@ -66,10 +58,13 @@ def main(arguments: argparse.Namespace) -> int:
     for path in arguments.checkpoints:
         if not (path / "spec.json").exists():
             raise UserError(f"{path} is not the directory of a run; expected one that holds spec.json, below results/")
-    if arguments.search < 0:
-        raise UserError(f"--search takes a number of steps, 0 or more, got {arguments.search}")
+    if not 0 <= arguments.search <= MOST_STEPS:
+        raise UserError(f"--search takes a number of steps from 0 to {MOST_STEPS:,}, got {arguments.search}")
     console = output()
     results = arguments.results if arguments.results.is_dir() else None
+    kept = [results / f"{name}.csv" for name in ("geometry", "spectrum", "search")] if results else []
+    for target in filter(None, (arguments.output, *kept)):
+        require_writable(target)
     console.record = arguments.output is not None
     records = verify(
         methods,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmark.data.storage import SPLITS, Dataset, data_root, open_dataset, rea
 from benchmark.errors import UserError, nearest
 
 Root = str | os.PathLike[str] | None
+LONGEST_NAME = 250  # bytes; file systems end at 255
 COMMAND = "python -m benchmark data"
 
 
@@ -97,12 +99,12 @@ def names() -> list[str]:
     return [*BUILT_IN, *ENTRIES, ROTATED]
 
 
-def load(name: str, root: Root = None, **options: Any) -> Dataset:
+def load(name: str, root: Root = None, *, trusted: bool = False, **options: Any) -> Dataset:
     """Open a data set by name, or any folder or archive of class folders by its path.
 
     Options: ``rotations`` (omniglot; turns by 90° as further classes, the same as the name ``omniglot-rotated``); for
     a path ``image_size``, ``grey``, ``split_seed``, ``splits``. Errors: :class:`UserError` says how to get what is
-    missing.
+    missing, or that a set is not what was imported; with `trusted` its pixels are not looked at.
     """
     base = data_root(root)
     rotations = bool(options.pop("rotations", False)) or name == ROTATED
@@ -112,7 +114,7 @@ def load(name: str, root: Root = None, **options: Any) -> Dataset:
     if stored in BUILT_IN or stored in ENTRIES or _imported(base, stored):
         if options:
             raise UserError(f"data set {name} has no option {next(iter(options))!r}; set it where it is imported")
-        dataset = _load_known(stored, base)
+        dataset = _load_known(stored, base, trusted=trusted)
         return dataclasses.replace(dataset, name=ROTATED, rotations=4) if rotations else dataset
     if os.sep in name or name.startswith((".", "~")) or Path(name).exists():
         return _load_path(Path(name).expanduser(), base, options)
@@ -124,10 +126,15 @@ def load(name: str, root: Root = None, **options: Any) -> Dataset:
 
 
 def _imported(base: Path, name: str) -> bool:
-    return name == Path(name).name and (base / name / "index.json").is_file()
+    return is_name(name) and (base / name / "index.json").is_file()
 
 
-def _load_known(name: str, base: Path) -> Dataset:
+def is_name(name: str) -> bool:
+    """Whether a set can have this name: letters, digits, dashes, dots and underscores, no dot or dash first."""
+    return re.fullmatch(r"\w[\w.-]*", name) is not None and len(name.encode()) <= LONGEST_NAME
+
+
+def _load_known(name: str, base: Path, *, trusted: bool) -> Dataset:
     if name == "glyphs":
         from benchmark.data.glyphs import load_glyphs
 
@@ -136,7 +143,7 @@ def _load_known(name: str, base: Path) -> Dataset:
         from benchmark.data.sine import load_sine
 
         return load_sine()
-    dataset = open_dataset(base / name)
+    dataset = open_dataset(base / name, trusted=trusted)
     if dataset is None:
         raise UserError(f"data set {name!r} is not in {base}; get it by {ENTRIES[name].how}")
     return dataset
@@ -147,10 +154,11 @@ def _load_path(path: Path, base: Path, options: dict[str, Any]) -> Dataset:
     from benchmark.data.importing.folders import slug
     from benchmark.data.importing.sources import Folder
 
-    if not path.exists():
-        raise UserError(f"no data set, file or folder {str(path)!r}")
-    stat = path.stat()
-    content = Folder(path).fingerprint() if path.is_dir() else (stat.st_size, stat.st_mtime_ns)
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"no data set, file or folder {str(path)!r}") from error
+    content = Folder(path).version() if path.is_dir() else (found.st_size, found.st_mtime_ns)
     text = repr((str(path.resolve()), content, sorted((key, str(value)) for key, value in options.items())))
     key = f"{slug(path)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     dataset = open_dataset(base / key)
@@ -190,14 +198,16 @@ def import_dataset(
     A name of the catalogue is read by its official split; any other name becomes a set of its own from class folders,
     with the options of :func:`benchmark.data.importing.folders.folders`.
     """
+    from benchmark.data.importing.archives import open_source
     from benchmark.data.importing.build import build
-    from benchmark.data.importing.sources import open_source
 
     name = "omniglot" if name == ROTATED else name
     if name in BUILT_IN:
         raise UserError(f"{name} is built in and needs no import")
-    if name != Path(name).name or name.startswith("."):
-        raise UserError(f"{name!r} cannot name a data set: letters, digits and dashes, no path")
+    if not is_name(name):
+        raise UserError(f"{name!r} cannot name a data set: letters, digits, dashes and dots, no path")
+    if not str(path):
+        raise UserError("the path to import is empty; give an archive or a folder")
     options = {key: value for key, value in options.items() if value is not None and value is not False}
     plan = planner(name, options)
     with open_source(Path(path).expanduser()) as source:

@@ -3,12 +3,14 @@
 ``<root>/<name>/images-<hash>.npy`` holds every image, class after class, ``[N, C, H, W]`` uint8, only ever mapped into
 memory. ``<root>/<name>/index.json`` names that array and says what is in it. The array is written first and under
 its own hash, and the index is replaced in one rename, so that a reader sees the old set or the new one, whole, and an
-interrupted import leaves nothing behind but a ``.part`` file, which the next import removes.
+interrupted import leaves nothing behind but a ``.part`` file, which the next import removes. Opening a set finds out
+whether it is still what was imported (:mod:`benchmark.data.intact`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import mmap
@@ -21,8 +23,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from benchmark.data.intact import HEADER, pixel_digest, record
 from benchmark.errors import UserError
-from benchmark.files import locked, settle, write_atomic
+from benchmark.files import acquire, locked, settle, write_atomic
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -84,7 +87,17 @@ def writing(root: Path, name: str) -> Iterator[Path]:
     with held(folder):
         for stale in folder.glob("*.part"):
             stale.unlink(missing_ok=True)
+        _sweep(root, folder)
         yield folder
+
+
+def _sweep(root: Path, mine: Path) -> None:
+    """Remove what killed imports of other sets left, where no process holds their folder: it may be gigabytes."""
+    for stale in root.glob("*/images-*.part"):
+        if stale.parent != mine:
+            with contextlib.suppress(OSError), open(stale.parent / ".lock", "a") as lock:
+                if acquire(lock):
+                    stale.unlink(missing_ok=True)
 
 
 class ArrayWriter:
@@ -104,7 +117,7 @@ class ArrayWriter:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             raise ValueError(f"expected uint8 [n, {self.image_shape}], got {images.dtype} {images.shape}")
         block = memoryview(np.ascontiguousarray(images).reshape(-1).data)
-        self._file.seek(_HEADER + position * self.bytes)
+        self._file.seek(HEADER + position * self.bytes)
         while block:
             block = block[self._file.write(block) :]
 
@@ -114,7 +127,7 @@ class ArrayWriter:
         digest = hashlib.sha256(repr(self.image_shape).encode())
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
-            self._file.seek(_HEADER + start * self.bytes)
+            self._file.seek(HEADER + start * self.bytes)
             block = _read(self._file, (stop - start) * self.bytes)
             if left_out:  # close the gaps: what is read is always ahead of what is written
                 keep = np.array([i not in left_out for i in range(start, stop)])
@@ -122,7 +135,7 @@ class ArrayWriter:
                 self.write(kept, np.frombuffer(block, np.uint8).reshape(-1, *self.image_shape))
             digest.update(block)
             kept += len(block) // self.bytes
-        self._file.truncate(_HEADER + kept * self.bytes)
+        self._file.truncate(HEADER + kept * self.bytes)
         self._file.seek(0)
         self._file.write(_npy_header((kept, *self.image_shape)))
         self._file.close()
@@ -149,13 +162,10 @@ def _read(file: IO[bytes], count: int) -> bytes:
     return block
 
 
-_HEADER = 128  # bytes of the .npy header, padded
-
-
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     """Version 1.0 of numpy's header, padded to a fixed length so that it can be written last."""
     text = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode()
-    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11) + b"\n"
 
 
 def write_index(folder: Path, name: str, array: Path, pixels: str, classes: Sequence[ClassInfo], **rest: Any) -> None:
@@ -170,6 +180,7 @@ def write_index(folder: Path, name: str, array: Path, pixels: str, classes: Sequ
     index = {"schema": SCHEMA, "name": name, "hash": set_hash(pixels, classes), "array": array.name}
     text = json.dumps(index | rest | {"classes": listed}, ensure_ascii=False, separators=(",", ":"))
     write_atomic(folder / "index.json", text.encode())
+    record(array, pixels)
     for old in folder.glob("images-*.npy"):
         if old != array:
             old.unlink(missing_ok=True)
@@ -181,32 +192,49 @@ def set_hash(pixels: str, classes: Sequence[ClassInfo]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def pixel_hash(images: np.ndarray) -> str:
-    """sha256 of shape and bytes, as the writer computed it."""
-    digest = hashlib.sha256(repr(tuple(int(n) for n in images.shape[1:])).encode())
-    for start in range(0, len(images), _BLOCK):
-        digest.update(np.ascontiguousarray(images[start : start + _BLOCK]).data)
-    return digest.hexdigest()
-
-
 def read_index(folder: Path) -> dict[str, Any] | None:
     """The index of an imported set, or None where there is none."""
     try:
         with open(folder / "index.json", encoding="utf-8") as file:
             index = json.load(file)
-        if index["schema"] != SCHEMA:
-            raise KeyError
+        _check_index(index)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:  # unreadable, not JSON, or of another schema
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{folder / 'index.json'} is not an index of this version; import the data set again"
         ) from error
     return index
 
 
-def open_dataset(folder: Path) -> Dataset | None:
-    """Map an imported set, or None where there is none. Reads the index only: instant whatever the set's size."""
+def _check_index(index: Any) -> None:
+    """ValueError, or another plain error, unless the index has the fields that :func:`write_index` writes."""
+    if index["schema"] != SCHEMA or not all(isinstance(index[key], str) for key in ("name", "hash", "array")):
+        raise ValueError("schema, name, hash or array")
+    shape, classes = index["image_shape"], index["classes"]
+    if index["array"] != Path(index["array"]).name or not isinstance(index["info"], dict):
+        raise ValueError("array or info")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(_is_count(n) for n in shape):
+        raise ValueError("image_shape")
+    if not isinstance(classes, list):
+        raise ValueError("classes")
+    for c in classes:
+        groups = c.get("groups", [c["count"]])
+        if not isinstance(c["name"], str) or c["split"] not in SPLITS or not _is_count(c["count"]):
+            raise ValueError("classes")
+        if not all(_is_count(n) for n in groups) or sum(groups) != c["count"]:
+            raise ValueError("groups")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40
+
+
+def open_dataset(folder: Path, *, trusted: bool = False) -> Dataset | None:
+    """Map an imported set, or None where there is none. :class:`UserError` if it is not what was imported.
+
+    The pixels are read only where this version of the file was not read before; with `trusted` not even then.
+    """
     index = read_index(folder)
     if index is None:
         return None
@@ -214,11 +242,13 @@ def open_dataset(folder: Path) -> Dataset | None:
     shape = (sum(c.count for c in classes), *index["image_shape"])
     path = folder / index["array"]
     try:
-        if path.stat().st_size != _HEADER + int(np.prod(shape)):
+        if path.stat().st_size != HEADER + int(np.prod(shape)):
             raise ValueError("wrong size")
         images = np.load(path, mmap_mode="r", allow_pickle=False)
         if images.shape != shape or images.dtype != np.uint8:
             raise ValueError("wrong shape")
+        if not trusted and set_hash(pixel_digest(path, shape[1:]), classes) != index["hash"]:
+            raise ValueError(f"its SHA-256 is not that of {folder.name}/index.json")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); import the data set again") from error
     if isinstance(images.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
@@ -228,10 +258,22 @@ def open_dataset(folder: Path) -> Dataset | None:
 
 def store(folder: Path, name: str, images: np.ndarray, classes: Sequence[ClassInfo], info: dict[str, Any]) -> None:
     """Store a set that fits in memory in a folder held by :func:`writing`."""
-    writer = ArrayWriter(folder, images.shape[1:])
+    with written(folder.parent, name):
+        writer = ArrayWriter(folder, images.shape[1:])
+        try:
+            writer.write(0, images)
+            pixels, array = writer.close(len(images))
+        finally:
+            writer.abort()
+        write_index(folder, name, array, pixels, classes, image_shape=list(images.shape[1:]), info=info)
+
+
+@contextlib.contextmanager
+def written(root: Path, what: str) -> Iterator[None]:
+    """A full disk, and whatever else keeps a set from being written, as one line."""
     try:
-        writer.write(0, images)
-        pixels, array = writer.close(len(images))
-    finally:
-        writer.abort()
-    write_index(folder, name, array, pixels, classes, image_shape=list(images.shape[1:]), info=info)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"the disk of {root} is full; nothing was imported, choose another --data-root") from error
+        raise UserError(f"importing {what} failed ({error}); nothing was imported") from error

@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 
 from benchmark.data.catalogue import differences
-from benchmark.data.storage import SPLITS, Dataset, pixel_hash, set_hash
+from benchmark.data.intact import pixel_hash
+from benchmark.data.storage import SPLITS, Dataset, set_hash
 
 
 def verify(dataset: Dataset) -> tuple[list[str], bool]:

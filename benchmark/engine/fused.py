@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -38,10 +37,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from benchmark.engine import fused_kernels
-from benchmark.engine.fused_kernels import EPS, Kept
+from benchmark.engine import fused_kernels, norms
+from benchmark.engine.fused_kernels import Kept
+from benchmark.engine.norms import BatchNorm, Norm, formulation
 
-_formulation: ContextVar[str] = ContextVar("formulation", default="fused")
 _aten = torch.ops.aten
 _CHANNELS_LAST = torch.channels_last
 
@@ -52,39 +51,34 @@ def disabled(*, primitives: bool = False) -> Iterator[None]:
 
     torch's own batch norm has no batching rule for pulling a batched cotangent through its second derivative.
     """
-    token = _formulation.set("primitives" if primitives else "plain")
+    token = formulation.set("primitives" if primitives else "plain")
     try:
         yield
     finally:
-        _formulation.reset(token)
+        formulation.reset(token)
 
 
-class BatchNorm(nn.Module):
-    """γ ⊙ (x − μ) / √(σ² + 1e-5) + β with each channel's mean μ and variance σ² over the batch and all positions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] → same
-        return batch_norm(x, self.weight, self.bias)
-
-
-def block(x: Tensor, conv: nn.Module, inserted: nn.Module | None, norm: nn.Module, pool: int) -> Tensor:
+def block(
+    x: Tensor, conv: nn.Module, inserted: nn.Module | None, norm: Norm, pool: int, reference: int | None = None
+) -> Tensor:
     """max_pool2d(relu(norm(inserted(conv(x)))), pool), by fewer operations where the layers are of known kinds.
 
-    These are a 3×3 convolution, :class:`BatchNorm`, and a 1×1 convolution inserted between them or nothing. Such a 1×1
-    convolution is one matrix product with the weight before it, and the convolution's bias, which the batch norm takes
-    away again, is left out.
+    These are a 3×3 convolution, and a 1×1 convolution inserted between it and the norm or nothing. Such a 1×1
+    convolution is one matrix product with the weight before it, and the convolution's bias, which a batch norm takes
+    away again, is left out. `reference`: how many images, the first ones, give the statistics of a batch norm.
     """
-    if type(conv) is not nn.Conv2d or type(norm) is not BatchNorm or not (inserted is None or _is_mix(inserted)):
+    if type(conv) is not nn.Conv2d or not (inserted is None or _is_mix(inserted)):
         x = conv(x)
-        return F.max_pool2d(F.relu(norm(x if inserted is None else inserted(x))), pool)
-    weight: Tensor = conv.weight  # [C, C_in, 3, 3]
+        return F.max_pool2d(F.relu(norm(x if inserted is None else inserted(x), reference)), pool)
+    weight, bias = conv.weight, conv.bias  # [C, C_in, 3, 3], [C]
     if inserted is not None:
         mix: Any = inserted.weight  # [C, C, 1, 1]
         weight = (mix.flatten(1) @ weight.flatten(1)).view_as(weight)
+        bias = None if bias is None else mix.flatten(1) @ bias
+    if not isinstance(norm, BatchNorm):
+        return norms.conv_norm_relu_pool(x, weight, bias, norm, pool, reference)
+    if reference is not None:
+        return norms.conv_norm_relu_pool(x, weight, None, norm, pool, reference)
     if pool == 2 and usable(x, len(weight)):
         return conv_norm_relu_pool(x, weight, norm.weight, norm.bias)
     return F.max_pool2d(F.relu(norm(F.conv2d(x, weight, None, padding=1))), pool)
@@ -102,16 +96,7 @@ def usable(x: Tensor, channels: int) -> bool:
     disagree on which it is, and the second derivative comes out wrong.
     """
     served = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and channels > 1
-    return served and _formulation.get() == "fused"
-
-
-def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """γ (x − μ) / √(σ² + ε) + β over [N, C, H, W] with the batch's statistics."""
-    if _formulation.get() != "primitives":
-        return F.batch_norm(x, None, None, gamma, beta, training=True, eps=EPS)
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    rstd = (centred.square().mean((0, 2, 3), keepdim=True) + EPS).rsqrt()
-    return torch.addcmul(beta.view(-1, 1, 1), centred * rstd, gamma.view(-1, 1, 1))
+    return served and formulation.get() == "fused"
 
 
 def conv_norm_relu_pool(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:

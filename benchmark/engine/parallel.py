@@ -4,7 +4,8 @@ Every process runs the same function with its own :class:`Group`; rank r of N ta
 of one does nothing. :func:`launch` starts N processes on this machine, or joins those that ``torchrun`` started.
 Gradients are summed by gloo on CPU and by nccl on GPU.
 
-The starting process only watches: it passes a signal on (at a second one it ends everything at once), and when a worker
+The starting process only watches: it passes a signal on (at a second one it ends everything at once; a worker that has
+not begun yet is ended at once), and when a worker
 dies it gives the others a moment to write down what happened, ends them, and says so. Workers end when the process that
 started them is gone.
 """
@@ -23,7 +24,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +164,16 @@ def _work(
 
     with contextlib.suppress(OSError):
         os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone, which passes it on once
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)  # until the work begins there is nothing to put in order
+    _mask(signal.SIG_UNBLOCK)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // size)))
     if sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     run, args = pickle.loads(pickled)
     with _joined(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=size) as group:
+        tell("begun", None)
         try:  # reported before the group is left: what the others then run into comes later
             value = run(group, *args)
             tell("returned", value if rank == 0 else None)
@@ -176,6 +182,15 @@ def _work(
         except BaseException as error:
             error.add_note("".join(traceback.format_exception(error)).strip())
             tell("raised", _portable(error))
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _mask(how: int) -> None:
+    """Hold back the signals that stop, or let them come again: a process that is started inherits which are held."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(how, STOPPING)
 
 
 def _portable(error: BaseException) -> BaseException:
@@ -202,30 +217,42 @@ class _Watch:
     def __init__(
         self, run: Callable[..., Any], args: Sequence[Any], size: int, device: torch.device, rendezvous: Path
     ) -> None:
-        context = get_context("spawn")
-        pickled = pickle.dumps((run, tuple(args)))
-        self.workers, self.reports, self.lifelines = [], [], []
+        self.size, self.device, self.rendezvous = size, device, str(rendezvous)
+        self.pickled = pickle.dumps((run, tuple(args)))
+        self.workers: list[BaseProcess] = []
+        self.reports: list[connection.Connection] = []
+        self.lifelines: list[connection.Connection] = []
+        self.begun: set[int] = set()
         self.signal: int | None = None
         self.deadline = float("inf")
-        for rank in range(size):
+
+    def _start(self) -> None:
+        """Start all, unless a signal says not to. A Ctrl-C while one loads its modules waits until it can be heard."""
+        context = get_context("spawn")
+        resource_tracker.ensure_running()  # or it is started with the first worker, and lets the signals come
+        for rank in range(self.size):
             report, report_end = context.Pipe(duplex=False)
             lifeline_end, lifeline = context.Pipe(duplex=False)
-            worker = context.Process(
-                target=_work,
-                args=(rank, size, device, str(rendezvous), report_end, lifeline_end, pickled),
-                daemon=True,
-            )
-            worker.start()
+            given = (rank, self.size, self.device, self.rendezvous, report_end, lifeline_end, self.pickled)
+            worker = context.Process(target=_work, args=given, daemon=True)
+            _mask(signal.SIG_BLOCK)
+            try:
+                worker.start()
+            finally:
+                self.workers.append(worker)
+                self.reports.append(report)
+                self.lifelines.append(lifeline)
+                _mask(signal.SIG_UNBLOCK)
             report_end.close()
             lifeline_end.close()
-            self.workers.append(worker)
-            self.reports.append(report)
-            self.lifelines.append(lifeline)
+            if self.signal is not None:
+                raise SystemExit(128 + self.signal)
 
     def result(self) -> Any:
         """Wait; return rank 0's value or raise the first failure."""
         with self._signals_passed_on():
             try:
+                self._start()
                 endings = self._wait()
             finally:
                 self._end()
@@ -246,8 +273,9 @@ class _Watch:
 
     def _end(self) -> None:
         for worker in self.workers:
-            worker.kill()
-            worker.join()
+            if worker.pid is not None:
+                worker.kill()
+                worker.join()
 
     def _wait(self) -> dict[int, tuple[str, Any, float]]:
         endings: dict[int, tuple[str, Any, float]] = {}
@@ -256,7 +284,11 @@ class _Watch:
             ready = connection.wait([self.reports[rank] for rank in open_ranks], timeout=0.5)
             for rank in open_ranks:
                 if self.reports[rank] in ready:
-                    endings[rank] = self._ending(rank)
+                    ending = self._ending(rank)
+                    if ending[0] == "begun":
+                        self.begun.add(rank)
+                        continue
+                    endings[rank] = ending
                     if endings[rank][0] in ("raised", "died"):
                         self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
         return endings
@@ -276,9 +308,10 @@ class _Watch:
                 self._end()
                 os._exit(128 + number)
             self.signal, self.deadline = number, time.monotonic() + STOP_S
-            for worker in self.workers:
+            for rank, worker in enumerate(self.workers):
                 if worker.pid is not None and worker.is_alive():
-                    os.kill(worker.pid, number)
+                    has_begun = rank in self.begun or self.reports[rank].poll()
+                    os.kill(worker.pid, number if has_begun else signal.SIGKILL)
 
         before = {}
         if threading.current_thread() is threading.main_thread():

@@ -6,11 +6,12 @@ run that diverged, is unfinished or is alone is shown as such.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def write(results: Path, reports: Path) -> list[Path]:
-    """Make the whole report on `results` under `reports`; returns the files written, in order."""
+def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
+    """Make the whole report on `results`, one folder or several, under `reports`; the files written, in order."""
     from benchmark.report import build
 
     return build.write(results, reports)

@@ -35,7 +35,7 @@ def facts(groups: Sequence[TableGroup]) -> Iterator[str]:
                 if len(found) > 1 and knob not in freed
             ]
             line = f"all alike in {', '.join(shared)}" + (f"; different in {', '.join(differ)}" if differ else "")
-            lines.setdefault(f"Budget ({group.recipe} recipe", []).append(f"{shots}-shot): {line}.")
+            lines.setdefault(f"Budget ({group.protocol}", []).append(f"{shots}-shot): {line}.")
     for start, ends in lines.items():
         same = {end.partition("): ")[2] for end in ends}
         yield from [f"{start}): {same.pop()}"] if len(same) == 1 else [f"{start}, {end}" for end in ends]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.files import write_atomic
+from benchmark.files import without_formulas, write_atomic
 from benchmark.report import caveats, formats, matrix, pairs, table, tuning
 from benchmark.report.claims import judge
 from benchmark.report.figures import cost, draw, fig1, geometry, plots, trials
@@ -32,33 +32,34 @@ from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.html import page
-from benchmark.runs.store import load_runs
+from benchmark.runs.merge import load_together
 
 MANY = 16
 """From this many figures on it pays to start processes that save them."""
 
 
-def write(results: Path, reports: Path) -> list[Path]:
-    """Make the whole report on `results` under `reports`; returns the files written, in order.
+def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
+    """Make the whole report on `results`, one folder or several, under `reports`; returns the files written, in order.
 
     A run that cannot be read is left out, and named among the warnings.
     """
     refused: list[str] = []
-    runs = load_runs(results, refused.append, tables=True)
+    folders = [results] if isinstance(results, Path) else list(results)
+    runs = load_together(folders, refused.append, tables=True)
     groups = group_runs(runs)
-    findings = read_findings(results)
+    findings = read_findings(*folders)
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)
     tables = table.tables(groups, findings, compared)
     parts = {
         "table1.md": formats.markdown(tables),
-        "table1.csv": table.frame(tables).to_csv(index=False),
+        "table1.csv": without_formulas(table.frame(tables)).to_csv(index=False),
         "table1.tex": formats.latex(tables),
         "pairs.md": matrix.markdown(groups, compared),
-        "pairs.csv": compared.to_csv(index=False),
+        "pairs.csv": without_formulas(compared).to_csv(index=False),
         "claims.md": judge.markdown(judged),
-        "claims.csv": judge.frame(judged).to_csv(index=False),
+        "claims.csv": without_formulas(judge.frame(judged)).to_csv(index=False),
         "warnings.md": "# Before you believe a number\n\n"
         + "".join(f"- {formats.escape_markdown(text)}\n" for text in warned or ["Nothing to warn of."]),
     }

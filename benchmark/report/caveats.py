@@ -17,7 +17,6 @@ VERSIONS = {
     "torch": "torch versions",
     "python": "Python versions",
     "device": "devices",
-    "dataset_hash": "data",
 }
 """Entries of a run's environment that should agree among runs that are compared."""
 
@@ -34,9 +33,24 @@ def warnings(groups: Sequence[TableGroup]) -> list[str]:
     places: dict[str, list[str]] = {}
     for group in groups:
         for text in _of_group(group):
-            places.setdefault(text, []).append(f"{group.ways}-way {group.title}, {group.recipe} recipe")
+            places.setdefault(text, []).append(f"{group.ways}-way {group.title}, {group.protocol}")
     everywhere = len(groups)
-    return [text if len(where) == everywhere > 1 else f"{'; '.join(where)}: {text}" for text, where in places.items()]
+    texts = [text if len(where) == everywhere > 1 else f"{'; '.join(where)}: {text}" for text, where in places.items()]
+    return [*_of_images(groups), *texts]
+
+
+def _of_images(groups: Sequence[TableGroup]) -> Iterator[str]:
+    """Data sets that stand for several sets of images here."""
+    found: dict[str, dict[str, None]] = {}
+    for group in groups:
+        name, images = group.source
+        found.setdefault(name, {})[images[:8] or "not recorded"] = None
+    for name, hashes in found.items():
+        if len(hashes) > 1:
+            yield (
+                f"{name} stands for {len(hashes)} different sets of images ({join(sorted(hashes))}): "
+                "each has its own table, and none is compared with another."
+            )
 
 
 def _of_group(group: TableGroup) -> Iterator[str]:

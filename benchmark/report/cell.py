@@ -18,8 +18,14 @@ from benchmark.statistics import Band, Interval
 NEUTRAL = {"adapt": "all"}
 """Options of every method whose usual value needs no mention."""
 
+IN_PRINT = {(method, "adapt"): "[!n]*" for method in ("mamlpp", "alfa", "alfa-released")}
+"""(method, option) whose value in the method's own paper is another one than the usual."""
+
 EXACT = "exact"
 """The estimator whose meta-gradient is whole; any other is named."""
+
+PUBLISHED_NORM = "batch"
+"""How the literature normalises query images; any other norm is named and stands in a column of its own."""
 
 TRACES = ("support_nll", "grad_norm")
 """What is recorded at every inner step."""
@@ -190,8 +196,13 @@ def is_reconstructed(run: Run) -> bool:
 
 
 def is_plain(run: Run) -> bool:
-    """Whether the run is its method as the literature means it: every parameter adapts, the meta-gradient is whole."""
+    """Whether the run is its method as the literature means it.
+
+    Every parameter adapts, or those that do in its paper; the meta-gradient is whole, and query images are normalised
+    by their own batch.
+    """
     options = run.spec.get("options") or {}
-    return run.spec.get("estimator", EXACT) == EXACT and all(
-        options.get(key, value) == value for key, value in NEUTRAL.items()
-    )
+    as_published = run.spec.get("estimator", EXACT) == EXACT and run.spec.get("norm", PUBLISHED_NORM) == PUBLISHED_NORM
+    method = str(run.spec["method"])
+    usual = {key: (value, IN_PRINT.get((method, key), value)) for key, value in NEUTRAL.items()}
+    return as_published and all(options.get(key, values[0]) in values for key, values in usual.items())

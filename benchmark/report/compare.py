@@ -1,4 +1,4 @@
-"""Two methods of one results folder, or one folder against another: the paired difference and the ratio of cost."""
+"""Two methods or two norms of one results folder, or one folder against another: paired difference, ratio of cost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rich.console import Console
 from benchmark import statistics
 from benchmark.errors import UserError, nearest
 from benchmark.report import matrix, pairs, words
-from benchmark.report.cell import Cell
+from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
+from benchmark.screen import one_line
+from benchmark.spec import NORMS
 from benchmark.statistics import Interval
 
 
@@ -38,6 +40,8 @@ class Comparison:
 def compare(a: str, b: str, results: Path) -> list[Comparison]:
     """Compare methods `a` and `b` (name, title or label) in `results`, or, if both are folders, their equal rows.
 
+    Where both are norms, each method of `results` is compared with itself under the other norm, on the same tasks.
+
     p-values are Holm-corrected over everything that is compared here. Raises :class:`UserError` for an unknown name,
     an ambiguous one, and for two that share no place.
     """
@@ -46,10 +50,13 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
         found = list(_folders(Path(a), Path(b)))
     elif any(folders):
         raise UserError(f"{a} and {b}: one is a folder and the other is not; give two methods or two result folders")
+    elif a in NORMS and b in NORMS and a != b:
+        found = list(_norms(a, b, group_runs(readable(results))))
     else:
         found = list(_methods(a, b, group_runs(readable(results)), results))
     if not found:
-        raise UserError(f"{a} and {b} have no data set, ways, shots and recipe in common; see 'list runs'")
+        what = "no data set with the same images, ways, shots, recipe and norm in common"
+        raise UserError(f"{a} and {b} have {what}; see 'list runs'")
     known = [each.row["p"] if each.row is not None else math.nan for each in found]
     for each, p in zip(found, statistics.holm(known), strict=True):
         if each.row is not None:
@@ -89,23 +96,40 @@ def _label(name: str, labels: dict[str, str]) -> str:
 
 
 def _folders(a: Path, b: Path) -> Iterator[Comparison]:
-    other = {(group.dataset, group.ways, group.recipe): group for group in group_runs(readable(b))}
+    other = {(group.source, group.ways, group.recipe, group.norm): group for group in group_runs(readable(b))}
     for group in group_runs(readable(a)):
-        match = other.get((group.dataset, group.ways, group.recipe))
-        for shots in group.shots if match else ():
-            assert match is not None
-            there = {cell.label: cell for cell in match.cells(shots)}
-            for cell in group.cells(shots):
-                if cell.label in there:
-                    names = (f"{cell.label} in {a}", f"{cell.label} in {b}")
-                    yield _comparison(group, cell, there[cell.label], names)
+        match = other.get((group.source, group.ways, group.recipe, group.norm))
+        for one, two in _equal_rows(group, match):
+            yield _comparison(group, one, two, (f"{one.label} in {a}", f"{two.label} in {b}"))
+
+
+def _norms(a: str, b: str, groups: Sequence[TableGroup]) -> Iterator[Comparison]:
+    """Each row under norm `a` against itself under norm `b`; the floor has none."""
+    other = {(group.source, group.ways, group.recipe): group for group in groups if group.norm == b}
+    for group in (each for each in groups if each.norm == a):
+        match = other.get((group.source, group.ways, group.recipe))
+        for one, two in _equal_rows(group, match):
+            if one.method != FLOOR:
+                found = _comparison(group, one, two, (f"{one.label} ({a} norm)", f"{two.label} ({b} norm)"))
+                yield dataclasses.replace(found, where=_where(group, one.shots, f"{group.recipe} recipe"))
+
+
+def _equal_rows(group: TableGroup, other: TableGroup | None) -> Iterator[tuple[Cell, Cell]]:
+    """The cells of both groups that have one label and one number of shots."""
+    for shots in group.shots if other else ():
+        assert other is not None
+        there = {cell.label: cell for cell in other.cells(shots)}
+        yield from ((cell, there[cell.label]) for cell in group.cells(shots) if cell.label in there)
+
+
+def _where(group: TableGroup, shots: int, protocol: str) -> str:
+    return f"{group.ways}-way {shots}-shot {group.title}, {protocol}"
 
 
 def _comparison(group: TableGroup, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
     record = pairs.compare(group, a, b)
-    where = f"{group.ways}-way {a.shots}-shot {group.title}, {group.recipe} recipe"
     row = None if record is None else pd.Series(record, dtype=object)
-    return Comparison(where, names, (a, b), row, common_scores(a, b))
+    return Comparison(_where(group, a.shots, group.protocol), names, (a, b), row, common_scores(a, b))
 
 
 def common_scores(a: Cell, b: Cell) -> tuple[Interval, Interval]:
@@ -128,9 +152,11 @@ def _score(values: pd.Series) -> Interval:
 def show(found: Sequence[Comparison], console: Console) -> None:
     """Print each comparison in a few lines."""
     for each in found:
-        console.print(f"[bold]{each.where}[/bold]" if console.is_terminal else each.where, highlight=False)
+        console.print(
+            one_line(each.where), style="bold" if console.is_terminal else None, markup=False, highlight=False
+        )
         for line in lines(each):
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(one_line(f"  {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def lines(each: Comparison) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.files import replacing
+from benchmark.files import replacing, without_formulas
 from benchmark.report.cell import TRACES, trace
 from benchmark.report.group import group_runs
 from benchmark.report.published import method_title
@@ -134,4 +134,4 @@ def write(table: pd.DataFrame, path: Path) -> None:
                 ) from None
         else:
             compression: Any = {"method": "gzip", "mtime": 0} if suffix == ".csv.gz" else None
-            table.to_csv(temporary, index=False, compression=compression)
+            without_formulas(table).to_csv(temporary, index=False, compression=compression)

@@ -59,6 +59,15 @@ CONDITIONS = ("shots", "queries", "steps", "tasks", "strategy", "threads", "devi
 """Times under other conditions do not compare."""
 TIMING_KEY = ("method", "channels", "image_size", *CONDITIONS)
 """What a row is a measurement of."""
+GEOMETRY_KEY = ("method", "run", "stage")
+SEARCH_KEY = ("method", "run", "theta", "point")
+SPECTRUM_KEY = ("method", "run", "share")
+TABLES = {
+    "geometry": (GEOMETRY, GEOMETRY_KEY),
+    "timing": (TIMING, TIMING_KEY),
+    "spectrum": (SPECTRUM, SPECTRUM_KEY),
+    "search": (SEARCH, SEARCH_KEY),
+}
 TIMING_ABSENT = {"tasks": "1", "strategy": "auto"}
 """The defaults of ``time``, for files from before these were written."""
 
@@ -97,12 +106,18 @@ def like_for_like(timing: pd.DataFrame, column: str) -> pd.DataFrame:
     return timing[conditions == conditions[most.idxmax()]]
 
 
-def read(results: Path) -> Findings:
-    """Read the tables in `results`; :class:`UserError` for a file that is no such table."""
-    names = {"geometry": GEOMETRY, "timing": TIMING, "spectrum": SPECTRUM, "search": SEARCH}
-    tables = {name: _read(results / f"{name}.csv", columns) for name, columns in names.items()}
-    folder = results / "tuning"
-    return Findings(**tables, trials=_read(folder / "tuning.csv", TRIALS), trials_of=_tuned(folder / "tuned.json"))
+def read(*results: Path) -> Findings:
+    """Read the tables in `results`; :class:`UserError` for a file that is no such table.
+
+    What several folders measured alike counts once, as the first of them has it; the tuning is the first one's.
+    """
+    found = {}
+    for name, (columns, key) in TABLES.items():
+        table = pd.concat([_read(folder / f"{name}.csv", columns) for folder in results], ignore_index=True)
+        found[name] = table.drop_duplicates(list(key), ignore_index=True) if len(results) > 1 else table
+    tuned = [folder / "tuning" for folder in results if (folder / "tuning" / "tuning.csv").exists()]
+    folder = tuned[0] if tuned else results[0] / "tuning"
+    return Findings(**found, trials=_read(folder / "tuning.csv", TRIALS), trials_of=_tuned(folder / "tuned.json"))
 
 
 def _tuned(path: Path) -> str:

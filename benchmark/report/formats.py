@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmark.report.table import Place, Table, grid, notes, seeds_grid
+from benchmark.screen import visible
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -38,7 +39,8 @@ def _markdown_place(entry: Place | str) -> str:
 
 
 def escape_markdown(entry: str) -> str:
-    """`entry` on one line with every sign that Markdown would act on made harmless."""
+    """`entry` on one line with every sign that Markdown, or a terminal that shows it, would act on made harmless."""
+    entry = visible(entry)
     for sign in "\\`|<>[]_*":
         entry = entry.replace(sign, "\\" + sign)
     return " ".join(entry.split())
@@ -89,4 +91,4 @@ LATEX = {
 
 def escape_latex(entry: str) -> str:
     """`entry` with every sign that LaTeX would act on made harmless."""
-    return "".join(LATEX.get(sign, sign) for sign in entry)
+    return "".join(LATEX.get(sign, sign) for sign in visible(entry))

@@ -1,8 +1,9 @@
 """Runs become rows: which runs are comparable, which are seeds of one another, and what each row measured.
 
-A *group* is what one column of Table 1 may hold: one data set, number of ways and recipe. In it a *row* is a method
-with one setting of its knobs, and a *cell* is the row at one number of shots: its runs differ by seed alone. Where
-the same method appears with several settings, the knobs that differ become part of the row's label.
+A *group* is what one column of Table 1 may hold: one data set, number of ways, recipe and norm. Runs on other images
+under the same name (imported anew, or from another place) are of another group, named by the hash of its images. In it
+a *row* is a method with one setting of its knobs, and a *cell* is the row at one number of shots: its runs differ by
+seed alone. Where the same method appears with several settings, the knobs that differ become part of the row's label.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.report.cell import EXACT, NEUTRAL, Cell, is_plain, is_reconstructed
-from benchmark.report.published import TITLES, dataset_title, method_order, method_title
+from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, PUBLISHED_NORM, Cell, is_plain, is_reconstructed
+from benchmark.report.published import IMAGES, TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
-NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe"}
+NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe", "norm"}
 """Fields of a spec that place a run or are always named; every other one is a knob."""
 
 
@@ -35,12 +36,21 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class TableGroup:
-    """Rows that may stand in one column: one data set, ways and recipe."""
+    """Rows that may stand in one column: one data set, ways, recipe and norm."""
 
     dataset: str
+    """The data set's name; with the first digits of its hash where the results hold several under one name."""
     ways: int
     recipe: str
+    norm: str
     rows: tuple[Row, ...]
+    source: tuple[str, str] = ("", "")
+    """What the tasks are drawn from: the data set's name and the hash of its images, empty where none was recorded."""
+
+    @property
+    def protocol(self) -> str:
+        """``controlled recipe``; with the norm where it is not the one that the literature has."""
+        return f"{self.recipe} recipe" + (f", {self.norm} norm" if self.norm != PUBLISHED_NORM else "")
 
     @property
     def title(self) -> str:
@@ -63,16 +73,37 @@ class TableGroup:
 
 
 def group_runs(runs: list[Run]) -> list[TableGroup]:
-    """All groups, ordered by data set, ways and recipe; rows in the order of the published table.
+    """All groups, ordered by data set, ways, recipe and norm; rows in the order of the published table.
 
-    A trial of a tuning has no test tasks and is in none.
+    A trial of a tuning has no test tasks and is in none. The floor, which has no norm, is in that of every norm.
     """
-    split: dict[tuple[str, int, str], list[Run]] = {}
+    split: dict[tuple[tuple[str, str], int, str, str], list[Run]] = {}
+    floors: list[Run] = []
     for run in (each for each in runs if not each.is_trial):
-        key = (str(run.spec["dataset"]), int(run.spec["ways"]), str(run.spec["recipe"]))
-        split.setdefault(key, []).append(run)
-    names = _names(runs)
-    return [TableGroup(*key, _rows(members, names)) for key, members in sorted(split.items())]
+        if run.spec["method"] == FLOOR:
+            floors.append(run)
+        else:
+            split.setdefault((*_place(run), str(run.spec["norm"])), []).append(run)
+    for run in floors:
+        beside = [key for key in split if key[:3] == _place(run)] or [(*_place(run), PUBLISHED_NORM)]
+        for key in beside:
+            split.setdefault(key, []).append(run)
+    names, several = _names(runs), Counter(dataset for dataset, _ in {key[0] for key in split})
+    groups = []
+    for (drawn, ways, recipe, norm), members in split.items():
+        dataset, images = drawn
+        title = dataset if several[dataset] == 1 else f"{dataset}{IMAGES}{images[:8] or 'not recorded'})"
+        groups.append(TableGroup(title, ways, recipe, norm, _rows(members, names), drawn))
+    return sorted(groups, key=lambda group: (group.dataset, group.ways, group.recipe, group.norm))
+
+
+def source(run: Run) -> tuple[str, str]:
+    """What the run's tasks were drawn from: the data set's name and the hash of its images."""
+    return str(run.spec["dataset"]), str(run.environment.get("dataset_hash") or "")
+
+
+def _place(run: Run) -> tuple[tuple[str, str], int, str]:
+    return source(run), int(run.spec["ways"]), str(run.spec["recipe"])
 
 
 def _names(runs: list[Run]) -> dict[str, str]:

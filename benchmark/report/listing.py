@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,16 @@ from rich.table import Table
 
 from benchmark import statistics
 from benchmark.report.cell import metric, scores
-from benchmark.runs.store import Run, load_runs
+from benchmark.runs.merge import load_together
+from benchmark.runs.store import Run
+from benchmark.screen import warn
 
 HEADER = ["Run", "Method", "Data set", "Ways", "Shots", "Recipe", "Seed", "State", "Accuracy, %", "Training, s"]
 
 
-def readable(results: Path) -> list[Run]:
+def readable(*results: Path) -> list[Run]:
     """The runs below `results`; those that cannot be read are named on standard error, and hide nothing else."""
-    return load_runs(results, lambda text: print(f"left out: {text}", file=sys.stderr), tables=True)
+    return load_together(results, lambda text: warn(f"left out: {text}"), tables=True)
 
 
 def records(runs: Sequence[Run]) -> tuple[list[str], list[list[str | int | float]]]:

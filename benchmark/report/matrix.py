@@ -50,7 +50,7 @@ def markdown(groups: Sequence[TableGroup], pairs: pd.DataFrame) -> str:
             labels, body = matrix(pairs, group, shots)
             if not labels:
                 continue
-            title = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+            title = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
             lines = [[label, *(entry(*place) for place in line)] for label, line in zip(labels, body, strict=True)]
             parts += [f"## {title}", markdown_table(["row − column", *labels], lines)]
     if len(parts) == 1:

@@ -23,8 +23,8 @@ LEVEL = 0.05
 """A difference counts when its Holm-corrected p is below this."""
 
 COLUMNS = [
-    "dataset", "ways", "shots", "recipe", "a", "b", "difference", "low", "high", "p", "p_holm", "effect", "wins",
-    "ties", "losses", "tasks", "tasks_diverged", "seeds", "judged_over", "lower_is_better",
+    "dataset", "ways", "shots", "recipe", "norm", "a", "b", "difference", "low", "high", "p", "p_holm", "effect",
+    "wins", "ties", "losses", "tasks", "tasks_diverged", "seeds", "judged_over", "lower_is_better",
 ]  # fmt: skip
 
 
@@ -58,8 +58,8 @@ def compare(group: TableGroup, a: Cell, b: Cell) -> dict[str, object] | None:
         return None
     result = statistics.paired_over_seeds(left, right, left.index.get_level_values("seed"))
     return {
-        "dataset": group.dataset, "ways": group.ways, "shots": a.shots, "recipe": group.recipe, "a": a.label,
-        "b": b.label, "difference": result.mean, "low": result.low, "high": result.high, "p": result.p,
+        "dataset": group.dataset, "ways": group.ways, "shots": a.shots, "recipe": group.recipe, "norm": group.norm,
+        "a": a.label, "b": b.label, "difference": result.mean, "low": result.low, "high": result.high, "p": result.p,
         "p_holm": math.nan, "effect": result.effect, "wins": result.wins, "ties": result.ties,
         "losses": result.losses, "tasks": result.count, "tasks_diverged": result.excluded, "seeds": result.seeds,
         "judged_over": "seeds and tasks" if result.seeds > 1 else "tasks", "lower_is_better": a.metric == "nll",
@@ -79,6 +79,7 @@ def select(pairs: pd.DataFrame, group: TableGroup, shots: int) -> pd.DataFrame:
         (pairs["dataset"] == group.dataset)
         & (pairs["ways"] == group.ways)
         & (pairs["recipe"] == group.recipe)
+        & (pairs["norm"] == group.norm)
         & (pairs["shots"] == shots)
     ]
 

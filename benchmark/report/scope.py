@@ -17,7 +17,7 @@ class Scope:
 
     @classmethod
     def of(cls, group: TableGroup, shots: int | None = None) -> Scope:
-        return cls(f"{group.ways}-way {group.title}", shots, group.recipe)
+        return cls(f"{group.ways}-way {group.title}", shots, group.protocol)
 
 
 EVERYTHING = Scope()

@@ -1,8 +1,9 @@
 """Table 1: method × shots, published numbers beside ours.
 
 One table holds one data set and number of ways. For each number of shots it shows what the papers print, then one
-column for each recipe that was run. The *long form* has one line for each method, shots and recipe at full precision:
-the CSV. The *wide form* prints the same numbers rounded: Markdown and LaTeX (:mod:`benchmark.report.formats`) and page.
+column for each recipe and norm that was run. The *long form* has one line for each method, shots, recipe and norm at
+full precision: the CSV. The *wide form* prints the same numbers rounded: Markdown and LaTeX
+(:mod:`benchmark.report.formats`) and page.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import pandas as pd
 
 from benchmark import statistics
 from benchmark.report import budget, pairs
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.report.cell import FLOOR, PUBLISHED_NORM, Cell
 from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.published import (
     RECONSTRUCTED,
     REPAIR,
     REPAIRED,
+    Published,
     Reference,
     dataset_title,
     image_size,
@@ -60,14 +62,29 @@ class Table:
         return reference(self.dataset, self.ways)
 
     @property
+    def sources(self) -> list[str]:
+        """Where the numbers that stand here are printed, each place once."""
+        found = [
+            self.reference.printed(method, shots)
+            for shots in self.shots
+            for method, label in self.labels
+            if self.plain(label)
+        ]
+        return list(dict.fromkeys(number.source for number in found if number))
+
+    def mark(self, number: Published) -> str:
+        """What stands behind a printed number to say where it is printed; nothing where all are from one place."""
+        return f" [{self.sources.index(number.source) + 1}]" if len(self.sources) > 1 else ""
+
+    @property
     def labels(self) -> list[tuple[str, str]]:
         """(method, label) of every row of any recipe, in the order of the published table."""
         found = {row.label: row.method for group in self.groups for row in group.rows}
         return sorted(((method, label) for label, method in found.items()), key=lambda p: (*method_order(p[0]), p[1]))
 
     def plain(self, label: str) -> bool:
-        """Whether this row is the method that the paper printed a number for."""
-        return all(row.plain for group in self.groups for row in group.rows if row.label == label)
+        """Whether this row is, in some column, the method that the paper printed a number for."""
+        return any(row.plain for group in self.groups for row in group.rows if row.label == label)
 
     def reconstructed(self, label: str) -> bool:
         """Whether no public text settles the method of this row."""
@@ -119,7 +136,7 @@ def tables(
 
 
 def frame(tables: Sequence[Table]) -> pd.DataFrame:
-    """The long form: one row for each data set, ways, recipe, method and shots, at full precision.
+    """The long form: one row for each data set, ways, recipe, norm, method and shots, at full precision.
 
     Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``sd_seeds`` the standard
     deviation over seeds, ``half_seeds`` Student's half-width over them; ``inner_step_ms`` is of one 1-shot inner step.
@@ -138,6 +155,7 @@ def frame(tables: Sequence[Table]) -> pd.DataFrame:
                         "ways": group.ways,
                         "shots": shots,
                         "recipe": group.recipe,
+                        "norm": group.norm,
                         "method": row.method,
                         "label": row.label,
                         "metric": cell.metric,
@@ -181,7 +199,7 @@ class Column:
     title: str
     places: list[Place]
     shots: int | None = None
-    recipe: str | None = None
+    protocol: str = ""
 
 
 def columns(table: Table) -> list[Column]:
@@ -193,7 +211,7 @@ def columns(table: Table) -> list[Column]:
             places = []
             for method, label in table.labels:
                 number = printed.printed(method, shots) if table.plain(label) else None
-                shown = plus_minus(number.mean, number.half) + printed.mark(number) if number else NONE
+                shown = plus_minus(number.mean, number.half) + table.mark(number) if number else NONE
                 places.append(Place(shown, number.mean if number else None))
             found.append(Column(f"{shots}-shot, paper ({printed.title})", places, shots))
         for group in table.groups:
@@ -202,7 +220,7 @@ def columns(table: Table) -> list[Column]:
                 cell = table.cell(group, label, shots)
                 value = cell.score.mean if cell and cell.score else None
                 places.append(Place(text(cell, group.seeds), value, label in best, cell))
-            found.append(Column(column_title(group, shots), places, shots, group.recipe))
+            found.append(Column(column_title(group, shots), places, shots, group.protocol))
     counts = [table.meta_parameters(label) for _, label in table.labels]
     found.append(Column("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
     steps = [table.step_ms(label) for _, label in table.labels]
@@ -217,10 +235,18 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     return [each.title for each in found], [list(line) for line in zip(*(each.places for each in found), strict=True)]
 
 
+NORMS = {
+    "support": "Support norm: query images are normalised by the support set's statistics, and no prediction depends "
+    "on the other query images. Elsewhere they are normalised by their own batch, as in the papers.",
+    "group": "Group norm: each image is normalised by itself, and no prediction depends on the other images.",
+}
+"""What a column of another norm than the papers' means."""
+
+
 def column_title(group: TableGroup, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
     seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
-    return f"{shots}-shot, ours ({group.recipe} recipe{seeds})"
+    return f"{shots}-shot, ours ({group.protocol}{seeds})"
 
 
 def _name(table: Table, label: str) -> str:
@@ -246,16 +272,18 @@ def notes(table: Table) -> list[str]:
         + ("over seeds and tasks" if several else "over tasks")
         + "); the floor does not compete.",
     ]
-    if table.reference.numbers:
+    if table.sources:
         where = table.reference.title
         other = where != dataset_title(table.dataset)
-        sources = table.reference.sources
+        sources = table.sources
         marked = sources if len(sources) == 1 else [f"[{i}] {source}" for i, source in enumerate(sources, start=1)]
         lines.append(
             f"Paper: the published number as printed ({'; '.join(marked)}), on {where}"
             + (", another data set: compare the order of the methods, not the level." if other else ".")
             + " The papers mix network widths, test protocols and meta-optimizers."
         )
+    norms = [group.norm for group in table.groups if group.norm != PUBLISHED_NORM]
+    lines += [NORMS[norm] for norm in dict.fromkeys(norms)]
     methods = {method for method, _ in table.labels}
     if any(table.reconstructed(label) for _, label in table.labels):
         lines.append(f"* {RECONSTRUCTED}.")
@@ -289,7 +317,7 @@ def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:
     several = False
     for shots in table.shots:
         for group in table.groups:
-            header.append(f"{shots}-shot ({group.recipe} recipe)")
+            header.append(f"{shots}-shot ({group.protocol})")
             for line, (_, label) in zip(body, table.labels, strict=True):
                 cell = table.cell(group, label, shots)
                 several |= cell is not None and len(cell.measured) > 1

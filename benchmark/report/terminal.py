@@ -15,6 +15,7 @@ from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.published import RECONSTRUCTED, dataset_title, reference
 from benchmark.report.words import NONE, plus_minus, text
 from benchmark.runs.store import Run
+from benchmark.screen import one_line
 
 SHOTS_A_TABLE = 2
 """Columns of two numbers of shots are what 80 characters hold; of one where there is a spread over seeds."""
@@ -35,7 +36,7 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
 
 def _print_group(group: TableGroup, shots: list[int], compared: pd.DataFrame, console: Console) -> None:
     printed = reference(group.dataset, group.ways)
-    title = f"{group.ways}-way {dataset_title(group.dataset)}, {group.recipe} recipe"
+    title = one_line(f"{group.ways}-way {dataset_title(group.dataset)}, {group.protocol}")
     if group.seeds > 1:
         title += f", {group.seeds} seeds"
     rich = RichTable(

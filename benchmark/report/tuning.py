@@ -34,7 +34,7 @@ def grids(groups: Sequence[TableGroup]) -> list[tuple[str, list[list[str]]]]:
                 records = {json.dumps(run.tuning, sort_keys=True): run.tuning for run in cell.runs if run.tuning}
                 lines += [[row.label, str(shots), *_line(record)] for record in records.values()]
         if lines:
-            found.append((f"{group.ways}-way {dataset_title(group.dataset)}, {group.recipe} recipe", lines))
+            found.append((f"{group.ways}-way {dataset_title(group.dataset)}, {group.protocol}", lines))
     return found
 
 

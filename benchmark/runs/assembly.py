@@ -23,12 +23,14 @@ from optimizers.base import InnerOptimizer
 def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device | None = None) -> InnerOptimizer:
     """The untrained optimizer of a run, on the CPU unless a device is named.
 
-    Its start is a function of seed, network and method alone.
+    Its start is a function of seed, network and method alone. A method with an option ``horizon`` (how many inner steps
+    are its own) gets the run's steps.
     """
     torch.manual_seed(spec.seed)
     channels, height, width = (*image_shape, 1, 1)[:3]
-    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels)
-    optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **spec.options)
+    network = networks.create(spec.network, spec.ways, (channels, height, width), spec.channels, spec.norm)
+    own = {"horizon": spec.steps} if "horizon" in optimizers.options(spec.method) else {}
+    optimizer = optimizers.create(spec.method, network, alpha=spec.alpha, **own | spec.options)
     return optimizer.to(device or torch.device("cpu"), torch.float64 if spec.precision == "float64" else torch.float32)
 
 

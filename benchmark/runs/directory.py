@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import PART, acquire, now, write_atomic, write_json
 from benchmark.runs import schema_one
-from benchmark.runs.store import Run, load_run
+from benchmark.runs.store import Run, document_digest, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ class RunDirectory:
             elif RunSpec.from_dict(before.spec) != self.spec:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
-                if before.schema != SCHEMA:
-                    self._write_spec(before.environment, before.command, {"tuning": before.tuning, "card": before.card})
                 self.status = dict(before.status)
+                images = self._images(before, environment)
+                if before.schema != SCHEMA or images:
+                    tables = {"tuning": before.tuning, "card": before.card}
+                    self._write_spec(before.environment | images, before.command, tables)
             yield
 
     def _open_lock(self) -> IO[str]:
@@ -112,6 +114,13 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"{place}: cannot be renamed to {self.path.name} ({error.strerror})") from error
 
+    def _images(self, before: Run, environment: dict[str, Any]) -> dict[str, Any]:
+        """The hash of the images, for a run that was claimed when there were none yet and has learned nothing."""
+        found = environment.get("dataset_hash")
+        if not found or before.environment.get("dataset_hash") or before.status.get("iteration", 0):
+            return {}
+        return {} if self.checkpoint.exists() or before.state == "finished" else {"dataset_hash": found}
+
     def _write_spec(self, environment: dict[str, Any], command: list[str], tables: dict[str, Any]) -> None:
         document = {
             "schema": SCHEMA,
@@ -120,7 +129,7 @@ class RunDirectory:
             "environment": environment,
             "command": command,
         } | {name: table for name, table in tables.items() if table}
-        write_json(self.path / "spec.json", document)
+        write_json(self.path / "spec.json", document | {"sha256": document_digest(document)})
 
     def set_status(self, state: str, **values: Any) -> None:
         """Rewrite status.json; for a finished run with the hashes of its tables."""

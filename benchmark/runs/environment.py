@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from benchmark.engine.parallel import Group
 from benchmark.errors import UserError
 from benchmark.files import now
 
+REASON = 100
+"""Letters of torch's reason that are repeated: some list every kernel that they have."""
+
 
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU."""
@@ -21,11 +25,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {name!r} is not usable here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
+        torch.ones(1, device=device).add(1).item()  # some devices take a tensor and compute nothing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = re.split(r"\. |\n|: ", str(error))[0][:REASON]
+        raise UserError(f"device {name!r} is not usable here ({reason}); try --device cpu") from error
     return device
 
 
@@ -44,7 +47,7 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
     """What a reader needs to repeat or to doubt a number."""
     return {
         "version": benchmark.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -58,9 +61,14 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
     }
 
 
-def _commit() -> str:
-    """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout."""
+def commit() -> str:
+    """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout.
+
+    Installed, the packages may lie inside a checkout of something else, whose commit says nothing of them.
+    """
     root = Path(benchmark.__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
     git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

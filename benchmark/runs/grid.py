@@ -21,9 +21,10 @@ def methods_named(words: Sequence[str], where: str = "--methods") -> list[str]:
         raise UserError(f"{where} is empty; name some, or all")
     known = optimizers.available()
     try:
-        named = known if "all" in words else [optimizers.resolve(word) for word in words if word != recipes.FLOOR]
+        named = [optimizers.resolve(word) for word in words if word not in ("all", recipes.FLOOR)]
     except ValueError as error:
         raise UserError(str(error)) from None
+    named = known if "all" in words else named
     if not named:
         raise UserError(f"{recipes.FLOOR} is measured beside every method and is none itself; name a method in {where}")
     return list(dict.fromkeys(named))

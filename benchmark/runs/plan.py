@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
 from benchmark.engine import parallel
 from benchmark.engine.allocator import keep_large_buffers
@@ -26,6 +25,7 @@ from benchmark.runs.assembly import is_out_of_memory
 from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.runs.progress import Reporter
 from benchmark.runs.run import Context, due, execute
+from benchmark.screen import Screen
 from benchmark.spec import RunSpec
 from benchmark.train import Diverged
 
@@ -86,7 +86,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
 def run_plan(group: Group, specs: Sequence[RunSpec], context: Context, begun: int = 0) -> dict[str, str]:
     """:func:`run_all` as one of the processes of `group`: what :func:`benchmark.engine.parallel.launch` starts."""
     keep_large_buffers()
-    console = Console(stderr=True) if group.rank == 0 else None
+    console = Screen(stderr=True) if group.rank == 0 else None
     return run_all(specs, context, group=group, reporter=Reporter(console, total=begun + len(specs), begun=begun))
 
 
@@ -94,7 +94,7 @@ def launch_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, dev
     """:func:`run_plan` in `workers` processes, begun again with the rest of the plan after a run that failed in one."""
     states: dict[str, str] = {}
     left = list(specs)
-    reporter = Reporter(Console(stderr=True))
+    reporter = Reporter(Screen(stderr=True))
     while left:
         try:
             return states | parallel.launch(run_plan, (left, context, len(states)), workers=workers, device=device)
@@ -126,7 +126,7 @@ def share_plan(specs: Sequence[RunSpec], context: Context, *, workers: int, devi
         left = [spec for spec in left if states[spec.name] == "held"]
         if left:
             names = ", ".join(spec.name for spec in left)
-            Reporter(Console(stderr=True)).note(f"waiting for what another process holds: {names}")
+            Reporter(Screen(stderr=True)).note(f"waiting for what another process holds: {names}")
         while left and all(is_alive(context.results / spec.name) for spec in left):
             time.sleep(POLL_S)
         left = [spec for spec in left if not _done(spec, context, states)]

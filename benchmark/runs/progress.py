@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmark.screen import Screen, one_line
 from benchmark.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ class Reporter:
     """Reports on `console`; a silent one (other ranks, tests) says nothing."""
 
     def __init__(self, console: Console | None = None, *, total: int = 0, begun: int = 0) -> None:
-        self.console = console or Console(quiet=True)
+        self.console = console or Screen(quiet=True)
         self.total = total
         self.begun = begun
         self.place = ""
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def traceback(self) -> None:
         self.console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)

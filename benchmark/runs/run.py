@@ -8,7 +8,7 @@ Every process of a group runs this; rank 0 alone writes and reports. What is don
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Context:
     """By method: what a run of the recipe tuned records of the origin of its values."""
     shared: bool = False
     """A run that another process holds is left to it, in the state ``held``, and no failure."""
+    tensorboard: bool = False
+    """Write what :mod:`benchmark.runs.tensorboard` shows, beside the run's tables."""
 
 
 def due(spec: RunSpec, results: Path) -> str:
@@ -58,13 +60,31 @@ def due(spec: RunSpec, results: Path) -> str:
     return _standing(RunDirectory(results, spec))[0]
 
 
-def _standing(directory: RunDirectory) -> tuple[str, str]:
-    """``new``, ``resume`` or ``done``, and what is wrong with a finished run that must be measured again."""
+def require_same_images(specs: Iterable[RunSpec], results: Path, dataset: data.Dataset) -> None:
+    """:class:`UserError` if one of these runs is there and was begun on other images than `dataset` has now."""
+    for spec in specs:
+        with contextlib.suppress(UserError):  # a run that cannot be read is for `execute` to judge
+            run = RunDirectory(results, spec).run()
+            if run is not None and (began := run.environment.get("dataset_hash") or dataset.hash) != dataset.hash:
+                break
+    else:
+        return
+    raise _changed(spec.name, dataset, began)
+
+
+def _standing(directory: RunDirectory, dataset: data.Dataset | None = None) -> tuple[str, str]:
+    """``new``, ``resume`` or ``done``, and what is wrong with a finished run that must be measured again.
+
+    :class:`UserError` for a finished run on other images than `dataset` has now.
+    """
     run = directory.run()
     if run is None:
         return "new", ""
     if run.state in RESUMABLE:
         return "resume", ""
+    began = run.environment.get("dataset_hash")
+    if dataset is not None and began and began != dataset.hash:
+        raise _changed(directory.path.name, dataset, began)
     try:
         run.check_tables()
     except UserError as error:
@@ -75,7 +95,9 @@ def _standing(directory: RunDirectory) -> tuple[str, str]:
 def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter, stop: Stop) -> str:
     """Bring one run to its end and return its state. Raises what stopped it, after recording it."""
     directory = RunDirectory(context.results, spec)
-    standing, remark = agreed(group, lambda: _standing(directory))
+    found = _find_data(spec, context) if group.rank == 0 else None
+    known = found if isinstance(found, data.Dataset) else None
+    standing, remark = agreed(group, lambda: _standing(directory, known))
     reporter.begin(spec, standing)
     if remark:
         reporter.note(remark)
@@ -88,13 +110,12 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
         recompute=context.recompute,
         precision=spec.precision,
     )
-    found = _find_data(spec, context) if group.rank == 0 else None
     with contextlib.ExitStack() as stack:
 
         def claim() -> str:
             """The run is ours. Another process may have brought it to its end while we waited."""
             how = {"strategy": context.strategy, "recompute": context.recompute}
-            where = environment(execution.device, group, found.hash if isinstance(found, data.Dataset) else "") | how
+            where = environment(execution.device, group, known.hash if known else "") | how
             patience_s = 600.0 if spec.method == FLOOR else 2.0  # the floor is soon done, and every plan has it
             origin = context.tuning.get(spec.method) if spec.recipe == "tuned" else None
             claimed = directory.claim(
@@ -110,7 +131,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
                 if context.shared:
                     return "held"
                 raise
-            return _standing(directory)[0]
+            return _standing(directory, known)[0]
 
         outcome = agreed(group, claim)
         if outcome == "held":
@@ -121,8 +142,8 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
         with _recorded(directory, group, stop), execution.multiplication():
             agreed(group, lambda: _require_data(directory, found))
             # rank 0 hands it on to itself alone: the others map the same files, which rank 0 made where they were not
-            dataset = found if isinstance(found, data.Dataset) else data.load(spec.dataset, context.data_root)
-            carry_out(Run(spec, dataset, directory, execution, reporter, stop))
+            dataset = known or data.load(spec.dataset, context.data_root)
+            carry_out(Run(spec, dataset, directory, execution, reporter, stop, context.tensorboard))
     return "finished"
 
 
@@ -143,10 +164,14 @@ def _require_data(directory: RunDirectory, dataset: data.Dataset | UserError | N
         raise dataset or UserError("no data set")
     began = load_run(directory.path).environment.get("dataset_hash")
     if began and began != dataset.hash:
-        raise UserError(
-            f"{directory.path.name}: data set {dataset.name} has changed since the run began (hash {began[:12]}, now "
-            f"{dataset.hash[:12]}); import it as it was, or {checkpoints.AFRESH}"
-        )
+        raise _changed(directory.path.name, dataset, began)
+
+
+def _changed(name: str, dataset: data.Dataset, began: str) -> UserError:
+    return UserError(
+        f"{name}: data set {dataset.name} has changed since the run began (hash {began[:12]}, now "
+        f"{dataset.hash[:12]}); import it as it was, choose other --results, or {checkpoints.AFRESH}"
+    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.errors import UserError
 from benchmark.evaluate import EvaluationProtocol, measure, measure_floor
 from benchmark.recipes import FLOOR
-from benchmark.runs import checkpoints, store
+from benchmark.runs import checkpoints, store, tensorboard
 from benchmark.runs.agreement import agreed
 from benchmark.runs.assembly import build
 from benchmark.runs.directory import RunDirectory
@@ -43,6 +44,7 @@ class Run:
     execution: Execution
     reporter: Reporter
     stop: Stop
+    tensorboard: bool = False
 
     @property
     def writes(self) -> bool:
@@ -94,7 +96,12 @@ def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
     if remark:
         run.reporter.note(remark)
 
+    begun = checkpoint["iteration"] if checkpoint else 0
+    watch: Callable[[Progress], None] | None = None
+
     def save(payload: dict[str, Any], progress: Progress) -> None:
+        if watch is not None:
+            watch(progress)
         if run.writes:
             checkpoints.write_checkpoint(directory.checkpoint, payload | {"owner": owner})
             directory.write_table("training", progress.training_table())
@@ -102,8 +109,12 @@ def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
             _train_status(directory, progress, size)
 
     if run.writes:
-        directory.set_status("running", iteration=checkpoint["iteration"] if checkpoint else 0, meta_parameters=size)
-    with run.reporter.training(run.spec) as on_step:
+        directory.set_status("running", iteration=begun, meta_parameters=size)
+    with contextlib.ExitStack() as stack:
+        if run.tensorboard and run.writes:
+            folder = directory.path / "tensorboard"
+            watch = stack.enter_context(tensorboard.watched(folder, optimizer, run.spec, checkpoint))
+        on_step = stack.enter_context(run.reporter.training(run.spec))
         hooks = Hooks(save=save, should_stop=run.should_stop, on_step=on_step)
         return train(optimizer, run.dataset, run.spec, run.execution, checkpoint=checkpoint, hooks=hooks)
 

@@ -21,6 +21,8 @@ A folder of schema 1 is read under the name that it has, and takes its new one w
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,6 +55,8 @@ def _count(value: Any) -> bool:
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
+
+TABLES = ("training.csv", "validation.csv", "evaluation.csv")
 
 STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "iteration": ("a count", _count),
@@ -132,6 +136,17 @@ class Run:
         if self.state == "finished" and self.evaluation is None and not self.is_trial:
             raise UserError(f"{self.path / 'evaluation.csv'}: is missing, though the run is finished")
 
+    def is_intact(self) -> bool:
+        """Whether the tables are those whose hashes a finished run's status holds; read, and not parsed."""
+        try:
+            return all(
+                hashlib.sha256((self.path / name).read_bytes()).hexdigest() == digest
+                for name, digest in self.status.get("sha256", {}).items()
+                if name in TABLES
+            )
+        except OSError:
+            return False
+
     def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
         return read_table(self.path / f"{name}.csv", columns, self.status.get("sha256", {}).get(f"{name}.csv"))
 
@@ -148,6 +163,12 @@ def _check_evaluation(table: pd.DataFrame, path: Path) -> None:
     finite = table.where(table.abs() < math.inf)
     if finite.abs().to_numpy(dtype=float, na_value=0.0).max() > SINGLE:
         raise UserError(f"{path}: holds numbers beyond single precision, in which all are measured")
+
+
+def document_digest(document: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a spec.json without the digest in it."""
+    kept = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def load_run(path: Path) -> Run:
@@ -181,6 +202,8 @@ def load_run(path: Path) -> Run:
         raise UserError(f"{file}: card must be a table whose title is a line of text")
     if not isinstance(card.get("reconstructed", False), bool):
         raise UserError(f"{file}: reconstructed in card must be true or false, got {card['reconstructed']!r}")
+    if "sha256" in document and document["sha256"] != document_digest(document):  # older runs have none
+        raise UserError(f"{file}: damaged or edited (its SHA-256 does not match what it says)")
     return Run(path, spec.to_dict(), environment, command, _read_status(path / "status.json"), schema, tuning, card)
 
 

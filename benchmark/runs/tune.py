@@ -38,6 +38,8 @@ SPACE: dict[str, tuple[float, float]] = {"alpha": (0.01, 0.5), "meta_lr": (3e-4,
 ENDED = ("finished", "diverged")
 """States of a trial that is over; a choice needs all of a method's trials to be."""
 
+_DEFAULTS = RunSpec()
+
 DIGITS = 4
 """Significant digits of the values drawn: a spec can be read."""
 
@@ -157,6 +159,9 @@ def _before(results: Path, description: dict[str, Any]) -> list[str]:
     if not (results / "tuned.json").exists():
         return []
     document = load(results).document
+    protocol = document.get("protocol")
+    if isinstance(protocol, dict):  # a knob that is younger than the file had its default
+        document["protocol"] = {key: protocol.get(key, getattr(_DEFAULTS, key)) for key in description["protocol"]}
     for key, value in description.items():
         if document.get(key) != value:
             raise UserError(
@@ -251,6 +256,9 @@ class Tuning:
         for spec in specs:
             if spec.ways != self.document["ways"]:
                 raise UserError(f"{self.path}: tuned for {self.document['ways']} ways, not {spec.ways}; tune for those")
+            norm = (self.document.get("protocol") or {}).get("norm", _DEFAULTS.norm)
+            if spec.norm != norm:
+                raise UserError(f"{self.path}: tuned with norm {norm}, not {spec.norm}; tune with that")
 
 
 def load(folder: Path) -> Tuning:

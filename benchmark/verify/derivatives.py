@@ -20,7 +20,8 @@ from benchmark.errors import UserError
 from benchmark.metagrad import Task, meta_gradient, tasks
 from benchmark.timing import peers
 from benchmark.verify import geometry
-from optimizers.base import COMMON_OPTIONS, InnerOptimizer, key
+from optimizers.base import InnerOptimizer, key
+from optimizers.cards import COMMON_OPTIONS
 from optimizers.contract import check_inner_optimizer, kit, small_network
 from optimizers.contract.rules import DRAWS
 

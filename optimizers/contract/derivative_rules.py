@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -12,16 +14,25 @@ from optimizers.contract.small import NORMS, SmallNorm, SmallTask, small_task
 
 
 def differences(factory: Factory) -> Outcome:
-    """The float64 meta-gradient agrees with finite differences for every meta-parameter, away from the start."""
+    """The float64 meta-gradient agrees with finite differences for every meta-parameter, away from the start.
+
+    An objective that changes with the progress of the training is tried when none of it is done, too.
+    """
     optimizer, _ = made(factory)
     kit.perturb(optimizer)
     task, drawn = small_task(), noise_of(optimizer)
-    gradients = kit.meta_gradient(optimizer, task, drawn)
-    pairs = kit.finite_differences(optimizer, gradients, lambda: kit.outer_loss(optimizer, task, drawn))
-    worst, where = kit.worst_difference(pairs)
-    if not worst <= 1e-5:
-        raise ContractViolation("differences", f"along a random direction of {where}")
-    return f"{len(pairs)} meta-parameters", worst
+    losses = [kit.outer_loss(optimizer, task, drawn, progress=progress).item() for progress in (0.0, 1.0)]
+    count, most = 0, 0.0
+    for progress in (1.0,) if losses[0] == losses[1] else (1.0, 0.0):
+        gradients = kit.meta_gradient(optimizer, task, drawn, progress=progress)
+        value = functools.partial(kit.outer_loss, optimizer, task, drawn, progress=progress)
+        pairs = kit.finite_differences(optimizer, gradients, value)
+        worst, where = kit.worst_difference(pairs)
+        if not worst <= 1e-5:
+            when = "" if progress else ", at the beginning of the training"
+            raise ContractViolation("differences", f"along a random direction of {where}{when}")
+        count, most = len(pairs), max(most, worst)
+    return f"{count} meta-parameters" + ("" if losses[0] == losses[1] else ", early and late in training"), most
 
 
 def vmap(factory: Factory) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class Walk:
     state: State
     params: Params
     visited: tuple[State, ...]
+    progress: float = 1.0
 
 
 def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
@@ -67,7 +68,7 @@ def walk(
         visited = [optimizer.init_state(noise)]
         for k in range(steps):
             params = optimizer.params(visited[-1])
-            point = params if graph else {n: p.detach().requires_grad_() for n, p in params.items()}
+            point = {n: p if graph and p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
             with torch.enable_grad():
                 loss = optimizer.loss(point, task.support_x, task.support_y)
                 found = torch.autograd.grad(loss, list(point.values()), create_graph=graph)
@@ -75,15 +76,23 @@ def walk(
         return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
 
 
-def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None) -> Tensor:
-    """The objective after the kit's inner loop, with its graph."""
-    return optimizer.objective(task, walk(optimizer, task, noise, graph=True))
+def learned(optimizer: InnerOptimizer) -> dict[str, nn.Parameter]:
+    """The meta-parameters by name: all parameters but those that the method fixed (``requires_grad`` False)."""
+    return {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
 
 
-def meta_gradient(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None) -> dict[str, Tensor]:
+def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None, *, progress: float = 1.0) -> Tensor:
+    """The objective after the kit's inner loop, with its graph, when `progress` of the meta-training is done."""
+    return optimizer.objective(task, replace(walk(optimizer, task, noise, graph=True), progress=progress))
+
+
+def meta_gradient(
+    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, progress: float = 1.0
+) -> dict[str, Tensor]:
     """∇_θ of the objective of one task, by name; zeros where there is no path."""
-    named = dict(optimizer.named_parameters())
-    found = torch.autograd.grad(outer_loss(optimizer, task, noise), list(named.values()), allow_unused=True)
+    named = learned(optimizer)
+    loss = outer_loss(optimizer, task, noise, progress=progress)
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), found, strict=True)}
 
 
@@ -107,7 +116,7 @@ def finite_differences(
     found: dict[str, tuple[float, float]] = {}
     with hold() as held:
         value()
-        named = dict(optimizer.named_parameters())
+        named = learned(optimizer)
         for label, names in {"all": list(named)}.items() if together else ((name, [name]) for name in named):
             direction = {n: torch.randn(named[n].shape, generator=generator, dtype=torch.float64) for n in names}
             kept, ends = {n: named[n].detach().clone() for n in names}, []
@@ -141,10 +150,10 @@ def largest_gradients(
     `gradient(i)` is the meta-gradient of meta-batch i = 0, 1, 2 where the optimizer stands; the steps
     θ ← θ − `step_size` · sign(gradient) move it.
     """
-    most = {name: torch.zeros_like(p) for name, p in optimizer.named_parameters()}
+    most = {name: torch.zeros_like(p) for name, p in learned(optimizer).items()}
     for i in range(3):
         found = gradient(i)
-        for name, parameter in optimizer.named_parameters():
+        for name, parameter in learned(optimizer).items():
             most[name] = torch.maximum(most[name], found[name].abs())
             parameter.data = parameter.data - step_size * found[name].sign()
     return most
@@ -194,7 +203,7 @@ class OuterLoss(nn.Module):
 def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[SmallTask], noise: Tensor | None) -> dict[str, Tensor]:
     """Mean meta-gradient of `tasks` by ``vmap(grad(·))``."""
     outer = OuterLoss(optimizer)
-    named = {name: p.detach() for name, p in outer.named_parameters()}
+    named = {f"optimizer.{name}": p.detach() for name, p in learned(optimizer).items()}
     batch = {name: torch.stack([getattr(task, name) for task in tasks]) for name in vars(tasks[0])}
     one = grad(lambda theta, task, drawn: functional_call(outer, theta, (task, drawn)))
     each = vmap(one, in_dims=(None, 0, None if noise is None else 0))(named, batch, noise)

@@ -68,6 +68,13 @@ class ConvexMap(nn.Module):
         ridge = self.log_weight.exp() * nn.functional.softplus(self._project(stacks) + self.bias)
         return torch.stack(quadratic).sum() + ridge.sum()
 
+    def diagonal(self) -> dict[str, Tensor]:
+        """D > 0, by name."""
+        named: dict[str, Tensor] = {}
+        for members, stacked in zip(self.groups, self._diagonal(), strict=True):
+            named |= members.split(stacked)
+        return named
+
     def _diagonal(self) -> list[Tensor]:
         """D > 0, stacked like z."""
         parts = self.log_diagonal.exp().split(self.sizes)

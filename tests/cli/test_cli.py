@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -124,6 +125,32 @@ def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     for word in ("maml", "gd", "metasgd", "metacurvature", "md-released", "glyphs", "cifar-fs", "cnn4", "quick"):
         assert word in shown
+
+
+def test_list_groups_methods_by_kind_and_says_what_each_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    import optimizers
+    from optimizers.cards import KINDS
+    from optimizers.maml import GradientDescent
+
+    class Mine(GradientDescent):
+        card = dataclasses.replace(GradientDescent.card, title="Mine", kind="guesswork", learned="Nothing [so far].")
+
+    optimizers.register("mine", Mine)
+    try:
+        assert parser.main(["list", "methods"]) == 0
+    finally:
+        optimizers.unregister("mine")
+    lines = capsys.readouterr().out.splitlines()
+    shown = " ".join(" ".join(lines).split())
+    at = {name: shown.index(f" {name} ") for name in [*optimizers.available(), "mine"]}
+    groups = {kind: shown.index(meaning) for kind, meaning in KINDS.items() if meaning in shown}
+    assert sorted(groups.values()) == list(groups.values())
+    for name in optimizers.available():
+        card = optimizers.card(name)
+        assert max((kind for kind in groups if groups[kind] < at[name]), key=groups.__getitem__) == card.kind
+        assert card.learned in shown[at[name] :]
+    assert at["mine"] > shown.index(" guesswork ") > max(groups.values())
+    assert "Nothing [so far]." in shown
 
 
 @pytest.mark.parametrize("line", ["status", "run --methods md-convex --dry-run"])

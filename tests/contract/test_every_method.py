@@ -18,9 +18,12 @@ VARIANTS = [
     *(("ecml", {"wrt": wrt, "adapt": adapt}) for wrt in ("head", "all") for adapt in ("all", "body", "conv*.weight")),
     ("ecml", {"penalty": "ratio"}),
     ("md", {"sigma": "sigmoid"}),
+    ("momentum", {"beta": 0.9}),
+    ("alfa", {"start": "random"}),
+    ("alfa-released", {"start": "random"}),
     *(
         (name, {"adapt": adapt})
-        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex")
+        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum", "mamlpp", "alfa")
         for adapt in ("head", "body")
     ),
     ("md", {"adapt": "conv*.weight"}),
@@ -50,9 +53,10 @@ def test_the_contract_holds_with_options(name, options):
 
 
 def test_who_starts_as_maml():
-    """All but MT-net, whose mask is random, and MetaKFO, whose transform adapts."""
+    """All but MT-net, whose mask is random, MetaKFO, whose transform adapts, Adam, which normalises, and ALFA as
+    released, whose rates are random."""
     claims = {name for name in optimizers.available() if optimizers.card(name).starts_as_maml}
-    assert claims == set(optimizers.available()) - {"mtnet", "metakfo"}
+    assert claims == set(optimizers.available()) - {"mtnet", "metakfo", "adam", "alfa-released"}
     assert check("mtnet", mask=False)["start"].error < 1e-12
     assert check("metakfo", adapting=False)["start"].error < 1e-12
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmark import data
 from benchmark.data import verify
-from benchmark.data.importing import decode, sources
+from benchmark.data.importing import archives, decode
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_bombs(root, forms, good, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/b.png", bytes(3 << 20))
     forms.write_tar(tmp_path / "bomb.tgz", {"a/b.png": bytes(3 << 20)}, "w:gz")
-    monkeypatch.setattr(sources, "RATIO_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "RATIO_FREE_BYTES", 1 << 20)
     forms.refuse(tmp_path / "bomb.zip", root, "expands to more than 3 MiB, a zip bomb")
     forms.refuse(tmp_path / "bomb.tgz", root, "expands to more than 3 MiB, a zip bomb")
-    monkeypatch.setattr(sources, "MAX_MEMBERS", 100)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
     forms.refuse(forms.write_zip(tmp_path / "many.zip", good), root, "more than 100 files")
     forms.refuse(forms.write_tar(tmp_path / "many.tar", good), root, "more than 100 files")
 

@@ -19,7 +19,16 @@ def test_import_says_what_it_did(cifar_zip, forms, tmp_path, capsys):
     assert forms.run_cli("import", "cifar-fs", cifar_zip, "--data-root", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"imported cifar-fs: 200 images of 100 classes (class folders) into {tmp_path}"
-    assert lines[1] == "note: 100 classes without exactly 600 images (first 'apple': 2)"
+    assert lines[1:] == [
+        "  form      class folders",
+        "  split     the official one",
+        "  size      3×32×32: as the literature has it",
+        "  train     64 classes, 128 images, 2 each",
+        "  val       16 classes, 32 images, 2 each",
+        "  test      20 classes, 40 images, 2 each",
+        "  tasks     up to 16 ways; the smallest class, apple (train), has 2 images: up to 1 with one",
+        "  note      100 classes without exactly 600 images (first 'apple': 2)",
+    ]
 
 
 def test_interrupt_is_one_line(cifar_zip, forms, tmp_path, capsys, monkeypatch):

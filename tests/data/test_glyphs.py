@@ -8,7 +8,8 @@ import torch
 
 from benchmark import data
 from benchmark.data import glyphs, nearest_centroid
-from benchmark.data.storage import Dataset, pixel_hash, set_hash
+from benchmark.data.intact import pixel_hash
+from benchmark.data.storage import Dataset, set_hash
 
 
 @pytest.fixture(scope="module")

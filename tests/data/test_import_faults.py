@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import data
 from benchmark.data import verify
-from benchmark.data.importing import build, decode, sources
+from benchmark.data.importing import archives, build, decode
 from benchmark.data.storage import ArrayWriter, ClassInfo, set_hash
 from benchmark.errors import UserError
 
@@ -56,7 +56,8 @@ def test_what_a_killed_import_left_is_removed(root, forms, good, tmp_path):
     (root / "mine" / "images-1-abc.part").write_bytes(b"half")
     assert verify.verify(data.load("mine", root))[1]
     data.import_dataset("mine", forms.write_zip(tmp_path / "n.zip", good), root, split_seed=5)
-    assert sorted(path.suffix for path in (root / "mine").iterdir() if path.name != ".lock") == [".json", ".npy"]
+    left = sorted(path.name for path in (root / "mine").iterdir() if path.name != ".lock")
+    assert [name.partition("-")[0] for name in left] == ["images", "index.json", "verified.json"]
 
 
 def test_two_imports_at_once_do_not_clash(forms, good, tmp_path):
@@ -135,7 +136,7 @@ def test_plans_with_a_class_twice_or_a_file_twice_are_refused(forms, tmp_path):
     ):
         parts = iter([[build.PlannedClass(name, "train", [file]) for name, file in classes]])
         plan = build.ImportPlan("test", decode.ImageFormat(3, 8), parts)
-        with sources.open_source(path) as source, pytest.raises(UserError, match=message):
+        with archives.open_source(path) as source, pytest.raises(UserError, match=message):
             build.build(plan, source, tmp_path / "root", "x")
 
 

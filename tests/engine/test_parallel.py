@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +114,24 @@ def test_signals_are_passed_on(number, tmp_path):
     assert lines == ["ready\n", "ready\n"]
     assert sorted(rest.splitlines()) == [f"rank {rank} got {int(number)}" for rank in (0, 1)]
     assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.0])
+def test_ctrl_c_while_workers_start_is_silent(after_s, tmp_path):
+    """A terminal sends it to all of them, some in the midst of loading torch."""
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen([sys.executable, str(script)], env=environment, **how) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and len(children.read_text().split()) < 2:  # multiprocessing's own, and a worker
+            time.sleep(0.01)
+        time.sleep(after_s)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert said == ""
+    assert process.returncode == 130
 
 
 def test_default_workers_are_at_most_one_per_task():

@@ -9,13 +9,13 @@ from benchmark import networks
 from benchmark.adapt import adapt
 from benchmark.metagrad import meta_gradient
 from optimizers import BadOption, create
-from optimizers.contract.kit import perturb
+from optimizers.contract.kit import perturb, stacked_noise
 from tests.optimizers import helpers
 
 
 def test_mtnet_masks_whole_output_channels_for_the_whole_task():
     method, task = helpers.create("mtnet", alpha=0.5), helpers.batch(1)
-    drawn = helpers.noise(method, 1)[0]
+    drawn = stacked_noise(method, 1)[0]
     masks = method.masks(drawn)
     assert list(masks) == ["conv1", "conv2", "conv3", "conv4", "head"]
     values = torch.cat(list(masks.values())).detach()

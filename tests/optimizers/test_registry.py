@@ -11,7 +11,8 @@ from torch import nn
 
 import optimizers
 from optimizers import BadOption, UnknownMethod
-from optimizers.base import COMMON_OPTIONS, Card, InnerOptimizer
+from optimizers.base import Card, InnerOptimizer
+from optimizers.cards import COMMON_OPTIONS, KINDS
 from optimizers.maml import GradientDescent
 from optimizers.registry import BrokenPlugin
 
@@ -31,6 +32,7 @@ def test_every_method_has_a_full_card_and_every_option_a_meaning(name):
     card = optimizers.card(name)
     assert isinstance(card, Card)
     assert all(getattr(card, f) for f in ("title", "paper", "geometry", "equation", "learned", "differences"))
+    assert card.kind in KINDS
     described = {**COMMON_OPTIONS, **card.options}
     options = optimizers.options(name)
     assert all(described.get(option) for option in options)
@@ -61,10 +63,10 @@ def test_unknown_method_names_the_nearest():
 
 def test_unknown_option_names_the_nearest():
     with pytest.raises(
-        BadOption, match=r"metasgd has no option 'from' \(did you mean 'form'\?\); its options are form, alpha"
+        BadOption, match=r"metasgd has no option 'from' \(did you mean 'form'\?\); its options are form, adapt"
     ):
         optimizers.create("metasgd", net(), **{"from": "log"})
-    with pytest.raises(BadOption, match=r"maml has no option 'sigma'; its options are alpha, adapt$"):
+    with pytest.raises(BadOption, match=r"maml has no option 'sigma'; its options are adapt$"):
         optimizers.create("maml", net(), sigma="exp")
 
 

@@ -210,7 +210,7 @@ def test_list_runs(add_run, results):
 
 def test_report_verb_prints_the_table_and_the_files(add_run, results, tmp_path):
     add_run("maml", tasks=20)
-    text = said(report_verb.main, results=results, reports=tmp_path / "reports")
+    text = said(report_verb.main, results=[results], reports=tmp_path / "reports")
     assert "| MAML" in text
     assert str(tmp_path / "reports" / "index.html") in text
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import benchmark
 from benchmark import data
 from benchmark.cli import parser
 from benchmark.engine.shutdown import Interrupted
@@ -58,6 +59,14 @@ def test_a_foreign_checkpoint_is_refused_by_the_field_that_differs(
         execute(interrupted.parent)
     assert state(interrupted.parent) == "failed"
     assert file.read_bytes() == before
+
+
+def test_a_release_with_the_same_numbers_goes_on_from_the_one_before(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "__version__", "99.0")
+    execute(interrupted.parent)
+    assert state(interrupted.parent) == "finished"
 
 
 @pytest.mark.parametrize("key", ["losses", "meta_parameters", "meta_optimizer", "iteration"])

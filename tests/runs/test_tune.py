@@ -276,3 +276,18 @@ def test_trials_are_listed_and_are_no_row_of_a_report(
     build.write(tuned, tmp_path)
     assert "No runs." in (tmp_path / "table1.md").read_text()
     assert "not finished" not in (tmp_path / "warnings.md").read_text()
+
+
+def test_a_tuning_is_of_one_norm_and_a_younger_knob_had_its_default(tuned: Path, root: Path, tmp_path: Path) -> None:
+    tuning = tune.load(tuned)
+    spec = recipes.resolve("maml", "tiny", shots=1, recipe_name="tuned", preset="quick", overrides={"norm": "group"})
+    with pytest.raises(UserError, match="tuned with norm batch, not group; tune with that"):
+        tuning.require([dataclasses.replace(spec, ways=tuning.document["ways"])], tuning.document["dataset_hash"])
+    document = json.loads((tuned / "tuned.json").read_text())
+    search = tune.Search(dataset=document["dataset"], trials=3, iterations=2, knobs={"norm": "batch"})
+    now = search.describe(document["dataset_hash"])
+    del now["protocol"]["norm"]  # as before there was such a knob
+    (tmp_path / "tuned.json").write_text(json.dumps(document | now))
+    tune.check(tmp_path, search, document["dataset_hash"])
+    with pytest.raises(UserError, match="protocol differs"):
+        tune.check(tmp_path, dataclasses.replace(search, knobs={"norm": "group"}), document["dataset_hash"])

@@ -8,7 +8,7 @@ full disk, an interrupt, too many corrupt images) leaves the data folder as it w
 
 from __future__ import annotations
 
-import errno
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmark.data.importing import ProgressCallback
-from benchmark.data.importing.decode import ImageFormat, QueuedImage, decode_all
+from benchmark.data.importing.decode import IMAGE_SUFFIXES, ImageFormat, QueuedImage, decode_all
 from benchmark.data.importing.sources import Source
-from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, write_index, writing
+from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, read_index, write_index, writing, written
 from benchmark.errors import UserError
 
 MAX_BAD_SHARE = 0.01  # of images that cannot be decoded
@@ -43,27 +43,38 @@ class ImportPlan:
     image_format: ImageFormat
     parts: Iterator[list[PlannedClass]]
     info: dict[str, Any] = field(default_factory=dict)
+    split: str = "the official one"  # where it comes from
+    size: str = "as the literature has it"  # why
+    left_out: dict[str, str] = field(default_factory=dict)  # files without a place, with the reason
+    empty: list[str] = field(default_factory=list)  # folders without images
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: images stored, and (name, reason) of those that were left out."""
+    """What an import did; :mod:`benchmark.data.importing.summary` puts it in words."""
 
     name: str
     images: int
     classes: int
     form: str
-    bad: list[tuple[str, str]]
+    bad: list[tuple[str, str]]  # (name, reason) of images that could not be decoded
+    split: str
+    size: str
+    left_out: dict[str, str]  # every other file that is in no class, with the reason
+    empty: list[str]
+    replaced: str | None  # the hash of the set that had the name before
 
 
 def build(
     plan: ImportPlan, source: Source, root: Path, name: str, progress: ProgressCallback | None = None
 ) -> Imported:
     """Carry out a plan. Errors: :class:`UserError`, and nothing is left behind."""
-    with writing(root, name) as folder:
+    with writing(root, name) as folder, written(root, source.path.name):
+        before = _hash_before(folder)
         writer = ArrayWriter(folder, plan.image_format.shape)
         try:
-            classes, bad, total = _write_parts(plan, source, writer, progress)
+            used: set[str] = set()
+            classes, bad, total = _write_parts(plan, source, writer, used, progress)
             classes = _without(classes, {position for position, _, _ in bad}, total, source, bad)
             pixels, array = writer.close(total, [position for position, _, _ in bad])
             info = {
@@ -72,25 +83,44 @@ def build(
                 "form": plan.form,
                 "image": {**asdict(plan.image_format), "resize": "Lanczos"},
                 **plan.info,
+                "split": plan.split,
+                "left_out": dict(Counter((left_out := _left_out(plan, source, used)).values())),
                 "skipped": sorted(f"{image}: {reason}" for _, image, reason in bad),
             }
             write_index(folder, name, array, pixels, classes, image_shape=list(plan.image_format.shape), info=info)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"the disk of {root} is full; nothing was imported, choose another --data-root"
-                ) from error
-            raise UserError(f"importing {source.path.name} failed ({error}); nothing was imported") from error
         finally:
             writer.abort()
-    return Imported(name, total - len(bad), len(classes), plan.form, [(image, reason) for _, image, reason in bad])
+    named = [(image, reason) for _, image, reason in bad]
+    return Imported(
+        name, total - len(bad), len(classes), plan.form, named, plan.split, plan.size, left_out, plan.empty, before
+    )
+
+
+def _hash_before(folder: Path) -> str | None:
+    """The hash of the set that this import replaces; None where there is none that can be read."""
+    with contextlib.suppress(UserError):
+        index = read_index(folder)
+        return str(index.get("hash")) if index else None
+    return None
+
+
+def _left_out(plan: ImportPlan, source: Source, used: set[str]) -> dict[str, str]:
+    """Every file of the source that is in no class, and why. Nothing is known of sets that lie in pickles or tables."""
+    if not used:
+        return {}
+    found = source.left_out | plan.left_out
+    for name in source.sizes:
+        if name not in used and name not in found:
+            is_image = name.lower().endswith(IMAGE_SUFFIXES)
+            found[name] = "images that are not among those of the set" if is_image else "files that are no images"
+    return found
 
 
 Bad = list[tuple[int, str, str]]  # position, name, reason
 
 
 def _write_parts(
-    plan: ImportPlan, source: Source, writer: ArrayWriter, progress: ProgressCallback | None
+    plan: ImportPlan, source: Source, writer: ArrayWriter, used: set[str], progress: ProgressCallback | None
 ) -> tuple[list[ClassInfo], Bad, int]:
     classes: list[ClassInfo] = []
     bad: Bad = []
@@ -99,6 +129,7 @@ def _write_parts(
         first = total
         classes += [ClassInfo(c.name, c.split, len(c.images)) for c in part]
         total += sum(len(c.images) for c in part)
+        used |= {image for c in part for image in c.images if isinstance(image, str)}
         for positions, images, failed in decode_all(_queue(part, source, first), plan.image_format):
             for start, stop in _runs(positions):
                 writer.write(positions[start], images[start:stop])

@@ -2,21 +2,26 @@
 
 Both by Pillow, which comes with torchvision: its Lanczos filter made miniImageNet and the 28×28 Omniglot of the
 literature, and torchvision's own decoders are deprecated. Decoding lets other threads run, so a pool uses every core.
+A picture is turned as its EXIF orientation says, and what is transparent is laid on white: what any viewer shows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MAX_PIXELS = 80_000_000
 CHUNK = 64  # images handed to a thread at once
 
@@ -64,21 +69,52 @@ def decode(payload: Payload, image_format: ImageFormat) -> np.ndarray:
 
 def _decode_bytes(payload: bytes | np.ndarray, channels: int) -> np.ndarray:
     """uint8 ``[H, W, C]``. The header is looked at first: one that claims too many pixels gets no room made for it."""
+    from PIL import ImageOps
+
+    with _opened(payload) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}×{height} pixels")
+        if image.mode in ("I", "F"):
+            raise ValueError(f"32-bit pixels (mode {image.mode}), expected 8 or 16 bits")
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):
+            pixels = (np.asarray(image) >> 8).astype(np.uint8)
+        else:
+            pixels = np.asarray(_opaque(image).convert("L" if channels == 1 else "RGB"))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def size_of(payload: bytes | Exception) -> tuple[int, int]:
+    """Width and height of an encoded image, by its header. Errors: ValueError says why it is none."""
+    if isinstance(payload, Exception):
+        raise ValueError(str(payload)) from payload
+    with _opened(payload) as image:
+        return image.size
+
+
+@contextlib.contextmanager
+def _opened(payload: bytes | np.ndarray) -> Iterator[Picture]:
+    """An encoded image; whatever is wrong with it, here or where it is then read, is a ValueError."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(payload if isinstance(payload, bytes) else payload.tobytes())) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width}×{height} pixels")
-            if image.mode.startswith("I;16"):
-                pixels = (np.asarray(image) >> 8).astype(np.uint8)
-            else:
-                full = image.convert("RGBA") if "transparency" in image.info else image
-                pixels = np.asarray(full.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+            yield image
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged picture can make a decoder raise anything
         raise ValueError(str(error).split(" <_io")[0] or "damaged") from error
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _opaque(image: Picture) -> Picture:
+    """`image` on white where it is transparent."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
 
 
 def _channels(pixels: np.ndarray, channels: int) -> np.ndarray:

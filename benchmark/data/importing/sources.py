@@ -1,8 +1,8 @@
 """Reading a folder, a zip or a tar as people have them, without unpacking and without trust.
 
-A :class:`Source` lists its files and reads them; nothing is ever extracted to disk. An archive that holds an absolute
-path, a ``..``, a link or a device is refused before anything is read from it, and so is one with too many members or
-one that expands to far more than its own size (a zip bomb).
+A :class:`Source` lists its files and reads them; nothing is ever extracted to disk. Whatever a source has and cannot
+give (a link to nothing, a device, a hidden file) it names with the reason in ``left_out``, so that an import can
+account for everything that was there. Archives are in :mod:`benchmark.data.importing.archives`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from typing import IO
 from benchmark.errors import UserError
 
 MAX_MEMBERS = 3_000_000
-MAX_BYTES = 200 << 30  # expanded
-MAX_RATIO, RATIO_FREE_BYTES = 200, 256 << 20  # expanded / archived, looked at beyond so many bytes
 MAX_IMAGE_BYTES = 64 << 20
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError)
+HIDDEN = "hidden, or left there by the system"
 
 
 class Source:
-    """Files by name, ``/`` between folders. ``sizes`` maps each to its size in bytes."""
+    """Files by name, ``/`` between folders.
 
-    def __init__(self, path: Path, sizes: dict[str, int]) -> None:
-        self.path, self.sizes = path, sizes
+    ``sizes`` maps each file to its size in bytes, ``folders`` are all folders, and ``left_out`` maps what the source
+    cannot give to the reason.
+    """
+
+    def __init__(self, path: Path, sizes: dict[str, int], folders: Collection[str] = ()) -> None:
+        self.path, self.folders = path, set(folders)
+        self.left_out = {name: HIDDEN for name in sizes if is_hidden(name)}
+        self.sizes = {name: size for name, size in sizes.items() if name not in self.left_out}
 
     def open(self, name: str) -> IO[bytes]:
         raise NotImplementedError
@@ -44,7 +48,7 @@ class Source:
         for name in names:
             try:
                 with self.open(name) as file:
-                    yield name, _content(file, self.sizes[name])
+                    yield name, content(file, self.sizes[name])
             except BROKEN as error:
                 yield name, error
 
@@ -65,188 +69,107 @@ class Source:
         self.close()
 
 
-def _content(file: IO[bytes], size: int) -> bytes:
+def content(file: IO[bytes], size: int) -> bytes:
     """A file's bytes, never more than it said it had."""
     if size > MAX_IMAGE_BYTES:
         raise OSError(f"{size} bytes, more than the {MAX_IMAGE_BYTES} an image may have")
-    content = file.read(size + 1)
-    if len(content) != size:
-        raise OSError(f"expected {size} bytes, found {'more' if len(content) > size else len(content)}")
-    return content
+    found = file.read(size + 1)
+    if len(found) != size:
+        raise OSError(f"expected {size} bytes, found {'more' if len(found) > size else len(found)}")
+    return found
 
 
 class Folder(Source):
-    """A plain folder; links are followed, each folder once."""
+    """A plain folder; links are followed, each folder once. A folder that cannot be read is a :class:`UserError`.
+
+    ``times`` are the times at which its files were last changed, in ns.
+    """
 
     def __init__(self, path: Path) -> None:
-        sizes, seen = {}, set()
-        for top, folders, files in os.walk(path, followlinks=True):
-            real = os.path.realpath(top)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders.sort()
-            prefix = os.path.relpath(top, path)
-            prefix = "" if prefix == "." else prefix.replace(os.sep, "/") + "/"
-            with os.scandir(top) as entries:
-                sizes.update({prefix + e.name: e.stat().st_size for e in entries if e.name in files and e.is_file()})
-        super().__init__(path, _useful(sizes))
+        self.times: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        folders: set[str] = set()
+        left_out: dict[str, str] = {}
+        seen = _system_folders()
+        if (first := path.stat()) and (first.st_dev, None) in seen:
+            raise UserError(f"{path} is a folder of the system and holds no data; name a folder of images")
+        due, seen = [("", path)], seen | {(first.st_dev, first.st_ino)}
+        while due:
+            prefix, folder = due.pop()
+            below = []
+            for entry in _entries(folder, path):
+                name = prefix + _utf8(entry.name, path)
+                try:
+                    found = entry.stat()
+                except OSError as error:
+                    left_out[name] = "a link to nothing" if entry.is_symlink() else str(error.strerror)
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    if is_hidden(name + "/"):
+                        left_out[name + "/"] = HIDDEN
+                    elif (found.st_dev, None) in seen or (found.st_dev, found.st_ino) in seen:
+                        left_out[name + "/"] = "a folder of the system, or one met already under another name"
+                    else:
+                        seen.add((found.st_dev, found.st_ino))
+                        folders.add(name)
+                        below.append((name + "/", folder / entry.name))
+                elif stat.S_ISREG(found.st_mode):
+                    sizes[name], self.times[name] = found.st_size, found.st_mtime_ns
+                else:
+                    left_out[name] = "no file (a pipe, socket or device)"
+            if len(sizes) + len(folders) + len(left_out) > MAX_MEMBERS:
+                raise UserError(f"{path} holds more than {MAX_MEMBERS} files; name the folder of images itself")
+            due += reversed(below)
+        super().__init__(path, sizes, folders)
+        self.left_out |= left_out
 
     def open(self, name: str) -> IO[bytes]:
         return open(self.path / name, "rb")
 
-
-class Zip(Source):
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        with _closing_on_error(self._zip):
-            super().__init__(path, self._sizes(path))
-
-    def _sizes(self, path: Path) -> dict[str, int]:
-        members = self._zip.infolist()
-        for member in members:
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            check_name(path, member.filename, regular=kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            if member.flag_bits & 1:
-                raise UserError(f"{path.name} is encrypted ({member.filename}); unpack it first")
-        check_limits(path, len(members), sum(m.file_size for m in members))
-        return _useful({m.filename: m.file_size for m in members if not m.is_dir()})
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._zip.open(name)
-
-    def close(self) -> None:
-        self._zip.close()
+    def version(self) -> str:
+        """sha256 of names, sizes and times: another one where any file was changed."""
+        listed = sorted((name, size, self.times[name]) for name, size in self.sizes.items())
+        return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
-class Tar(Source):
-    """A tar, compressed or not. Members are read in the order in which they lie: one pass for any number of files."""
-
-    def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path)  # noqa: SIM115
-        with _closing_on_error(self._tar):
-            super().__init__(path, self._sizes(path))
-
-    def _sizes(self, path: Path) -> dict[str, int]:
-        sizes, total = {}, 0
-        for count, member in enumerate(self._tar, 1):
-            check_name(path, member.name, regular=member.isreg() or member.isdir())
-            total += member.size
-            check_limits(path, count, total)
-            if member.isreg():
-                sizes[_clean(member.name)] = member.size
-        assert self._tar.fileobj is not None
-        self._tar.fileobj.seek(self._tar.offset)
-        if self._tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end of archive")
-        return _useful(sizes)
-
-    def open(self, name: str) -> IO[bytes]:
-        member = next(m for m in self._tar.getmembers() if m.isreg() and _clean(m.name) == name)
-        file = self._tar.extractfile(member)
-        assert file is not None  # a regular file
-        return file
-
-    def stream(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Exception]]:
-        wanted = set(names)
-        with tarfile.open(self.path) as tar:
-            for member in tar:
-                name = _clean(member.name)
-                if name in wanted:
-                    wanted.discard(name)
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    try:
-                        yield name, _content(file, member.size)
-                    except BROKEN as error:
-                        yield name, error
-
-    def close(self) -> None:
-        self._tar.close()
-
-
-class Nested(Source):
-    """Zips inside a folder or archive, each seen as a folder of its own name (Omniglot is published so)."""
-
-    def __init__(self, outer: Source, inner: dict[str, Source]) -> None:
-        sizes = {name: size for name, size in outer.sizes.items() if name not in inner}
-        for name, source in inner.items():
-            sizes |= {f"{name}/{member}": size for member, size in source.sizes.items()}
-        super().__init__(outer.path, sizes)
-        self._outer, self._inner = outer, inner
-
-    def open(self, name: str) -> IO[bytes]:
-        for prefix, source in self._inner.items():
-            if name.startswith(prefix + "/"):
-                return source.open(name[len(prefix) + 1 :])
-        return self._outer.open(name)
-
-    def close(self) -> None:
-        for source in (*self._inner.values(), self._outer):
-            source.close()
-
-
-@contextlib.contextmanager
-def _closing_on_error(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[None]:
+def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
     try:
-        yield
-    except BaseException:
-        archive.close()
-        raise
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        shown = _utf8(str(folder), root)
+        raise UserError(
+            f"folder {shown} cannot be read ({error.strerror}); make it readable or take it away, nothing was imported"
+        ) from error
 
 
-def check_name(path: Path, name: str, *, regular: bool) -> None:
-    """Refuse an archive for a member that could reach outside it."""
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise UserError(f"{path.name} holds the unsafe path {name!r}; nothing was imported")
-    if not regular:
-        raise UserError(f"{path.name} holds a link or device, {name!r}; nothing was imported")
-
-
-def check_limits(path: Path, members: int, expanded: int) -> None:
-    """Refuse an archive that holds or expands to too much."""
-    if members > MAX_MEMBERS:
-        raise UserError(f"{path.name} holds more than {MAX_MEMBERS} files; nothing was imported")
-    if expanded > MAX_BYTES or (expanded > RATIO_FREE_BYTES and expanded > MAX_RATIO * path.stat().st_size):
-        raise UserError(f"{path.name} expands to more than {expanded >> 20} MiB, a zip bomb; nothing was imported")
-
-
-def _clean(name: str) -> str:
-    return name[2:] if name.startswith("./") else name
-
-
-def _useful(sizes: dict[str, int]) -> dict[str, int]:
-    """Less what systems leave in archives and folders: ``__MACOSX``, ``._x``, ``.DS_Store``, ``Thumbs.db``."""
-    hidden = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$)")
-    return {name: size for name, size in sizes.items() if not hidden.search(name)}
-
-
-def open_source(path: Path) -> Source:
-    """A folder, zip or tar (gz, bz2, xz); :class:`UserError` for anything else, and for unsafe or broken archives."""
-    if not path.exists():
-        raise UserError(f"no file or folder {str(path)!r}")
-    if path.is_dir():
-        return _with_zips(Folder(path))
+def _utf8(name: str, root: Path) -> str:
+    """`name`, unless it is none that can be written down."""
     try:
-        if zipfile.is_zipfile(path):
-            return Zip(path)
-        if tarfile.is_tarfile(path):
-            return Tar(path)
-    except BROKEN as error:
-        raise UserError(f"{path.name} is damaged or cut short ({error}); get it again") from error
-    raise UserError(f"{str(path)!r} is no folder, zip or tar; expected one of: a folder, {', '.join(ARCHIVES)}")
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name {name!a} in {ascii(str(root))[1:-1]} is not UTF-8; rename it, nothing was imported"
+        ) from error
+    return name
 
 
-def _with_zips(folder: Folder) -> Source:
-    zips = [name for name in folder.sizes if name.lower().endswith(".zip")]
-    if not zips or len(zips) > 16:
-        return folder
-    try:
-        return Nested(folder, {name: Zip(folder.path / name) for name in zips})
-    except BROKEN as error:
-        raise UserError(f"a zip in {folder.path} is damaged or cut short ({error}); get it again") from error
+def _system_folders() -> set[tuple[int, int | None]]:
+    """The devices of file systems that the kernel makes up: they hold no data, and some lead to everywhere else."""
+    devices = set()
+    for place in ("/proc", "/sys"):
+        with contextlib.suppress(OSError):
+            if os.path.ismount(place):
+                devices.add((os.stat(place).st_dev, None))
+    return devices  # type: ignore[return-value]
+
+
+_SYSTEM = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
+
+
+def is_hidden(name: str) -> bool:
+    """What systems leave in archives and folders: ``__MACOSX/``, ``._x``, ``.DS_Store``, ``Thumbs.db``."""
+    return _SYSTEM.search(name) is not None
 
 
 @contextlib.contextmanager

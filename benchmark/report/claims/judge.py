@@ -22,7 +22,7 @@ from benchmark.report.findings import Findings
 from benchmark.report.formats import escape_markdown, markdown_table
 from benchmark.report.group import TableGroup
 from benchmark.report.pairs import select
-from benchmark.report.published import MINIIMAGENET
+from benchmark.report.published import SAME, TABLE_1
 from benchmark.report.table import Place
 from benchmark.report.words import NONE, signed
 
@@ -32,7 +32,7 @@ def judge(groups: Sequence[TableGroup], pairs: pd.DataFrame, findings: Findings)
     checks: dict[str, list[Check]] = {key: [] for key in STATEMENTS}
     for group in groups:
         for shots in group.shots:
-            where = f"{group.ways}-way {shots}-shot {group.title}, {group.recipe} recipe"
+            where = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
             cells = group.cells(shots)
             checks["order"] += order(where, cells, select(pairs, group, shots))
             for key, found in trace.checks(where, cells):
@@ -50,7 +50,7 @@ def order(where: str, cells: Sequence[Cell], pairs: pd.DataFrame) -> Iterator[Ch
     rows = []
     for _, row in pairs.iterrows():
         a, b = (methods.get(row[side], "") for side in "ab")
-        left, right = (MINIIMAGENET.printed(method, int(row["shots"])) for method in (a, b))
+        left, right = (TABLE_1.get((SAME.get(method, method), int(row["shots"]))) for method in (a, b))
         if left is None or right is None or not left.separated(right):
             continue
         first, second = ("a", "b") if left.mean > right.mean else ("b", "a")

@@ -7,11 +7,11 @@ from benchmark.report.group import TableGroup
 
 
 def place(group: TableGroup, shots: int | None = None) -> str:
-    """``5-way 1-shot CIFAR-FS, controlled recipe``; without shots of all of them."""
-    return f"{group.ways}-way {f'{shots}-shot ' if shots else ''}{group.title}, {group.recipe} recipe"
+    """``5-way 1-shot CIFAR-FS, controlled recipe``, with an unusual norm; without shots of all of them."""
+    return f"{group.ways}-way {f'{shots}-shot ' if shots else ''}{group.title}, {group.protocol}"
 
 
 def stem(kind: str, group: TableGroup, shots: int | None = None) -> str:
     """The file name without its ending."""
     middle = f"{shots}shot-" if shots else ""
-    return f"{kind}-{slug(group.title)}-{group.ways}way-{middle}{slug(group.recipe)}"
+    return f"{kind}-{slug(group.title)}-{group.ways}way-{middle}{slug(group.protocol.replace(' recipe', ''))}"

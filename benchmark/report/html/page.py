@@ -97,7 +97,7 @@ def filters(groups: Sequence[TableGroup]) -> str:
     choices = {
         ("Data set", "dataset"): [f"{group.ways}-way {group.title}" for group in groups],
         ("Shots", "shots"): [str(shots) for group in groups for shots in group.shots],
-        ("Recipe", "recipe"): [group.recipe for group in groups],
+        ("Recipe", "recipe"): [group.protocol for group in groups],
     }
     found = [
         markup.select(label, key, sorted(set(values)))

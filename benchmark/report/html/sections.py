@@ -56,7 +56,7 @@ def sentence(each: Table) -> str:
             best.sort(key=lambda cell: cell.score.mean if cell.score else 0.0, reverse=best[0].metric == "accuracy")
             top, ties = best[0], [cell.label for cell in best[1:]]
             assert top.score is not None  # what was chosen by
-            text = f"at {shots} shot{'s' * (shots > 1)} ({group.recipe}) {top.label} has {top.score.mean:.2f}"
+            text = f"at {shots} shot{'s' * (shots > 1)} ({group.protocol}) {top.label} has {top.score.mean:.2f}"
             text += " %" if top.metric == "accuracy" else ""
             rivals = len([cell for cell in group.cells(shots) if cell.score and cell.method != "pixels"]) - 1
             if rivals:
@@ -78,7 +78,7 @@ def _listed(labels: Sequence[str]) -> str:
 def table_1(one: Table, index: int, anchors: Anchors) -> str:
     """The sortable table; its notes and the intervals over seeds are folded below it."""
     columns = table.columns(one)
-    scopes = [Scope(shots=column.shots, recipe=column.recipe or "") for column in columns]
+    scopes = [Scope(shots=column.shots, recipe=column.protocol) for column in columns]
     lines = [
         [
             HtmlCell(line[0].text),

@@ -1,0 +1,62 @@
+"""Write README's table of results from the committed report: ``python docs/readme_table.py``."""
+
+import csv
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmark.files import write_atomic  # noqa: E402
+from benchmark.report.cell import FLOOR  # noqa: E402
+from benchmark.report.published import MINIIMAGENET, dataset_title, method_title  # noqa: E402
+
+README = ROOT / "README.md"
+REPORT = ROOT / "reports" / "reference" / "table1.csv"
+BEGIN, END = "<!-- by docs/readme_table.py -->\n", "<!-- end -->\n"
+
+
+def table() -> str:
+    """Accuracy in % of every method with a result; in brackets what is printed for the same data set.
+
+    The last columns are what the papers print for miniImageNet. Bold: the best, and what its interval does not tell
+    from it.
+    """
+    with open(REPORT, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["recipe"] == "controlled"]
+    columns = list(dict.fromkeys((row["dataset"], int(row["shots"])) for row in rows))
+    columns.sort(key=lambda column: [column[0] != "glyphs", column])
+    cells = {(row["method"], row["dataset"], int(row["shots"])): row for row in rows}
+    heads = [f"{dataset_title(dataset)} {shots}-shot" for dataset, shots in columns]
+    lines = ["| method | " + " | ".join([*heads, "paper 1-shot", "5-shot"]) + " |"]
+    lines.append("|---|" + "--:|" * (len(columns) + 2))
+    unsettled = {row["method"] for row in rows if "reconstructed" in row["remark"]}
+    for method in dict.fromkeys(row["method"] for row in sorted(rows, key=lambda row: row["dataset"] != "glyphs")):
+        name = method_title(method) + (" \\*" if method in unsettled else "")
+        name += "" if method == FLOOR else f" `{method}`"
+        ours = [_cell(cells.get((method, *column))) for column in columns]
+        printed = (MINIIMAGENET.numbers.get((method, shots)) for shots in (1, 5))
+        papers = [f"{number.mean:.1f}" if number else "–" for number in printed]
+        lines.append("| " + " | ".join([name, *ours, *papers]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, str] | None) -> str:
+    if row is None or not row["mean"]:
+        return "–"
+    text = f"{float(row['mean']):.1f}"
+    if row["best_or_tied"] == "True":
+        text = f"**{text}**"
+    same = row["published"] and row["published_on"] == dataset_title(row["dataset"])
+    return f"{text} [{float(row['published']):.1f}]" if same else text
+
+
+def with_table(readme: str) -> str:
+    """The text of README with the table of today between its marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table() + END + after
+
+
+if __name__ == "__main__":
+    write_atomic(README, with_table(README.read_text(encoding="utf-8")).encode())

@@ -1,0 +1,126 @@
+"""The images under a name changed: nothing measured on the old ones stands beside what the new ones give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import data
+from benchmark.cli.parser import main
+from benchmark.errors import UserError
+from benchmark.report import caveats, formats, pairs
+from benchmark.report.claims import judge
+from benchmark.report.compare import compare
+from benchmark.report.findings import read as read_findings
+from benchmark.report.group import group_runs
+from benchmark.runs.store import Run, load_run, load_runs
+from benchmark.spec import RunSpec
+from tests.report.builder import build_run
+from tests.robustness.helpers import COMMON, execute, execute_all
+from tests.tiny_images import FLAGS, store_tiny
+
+SPEC = RunSpec(method="maml", dataset="tiny", ways=3, shots=1, channels=4, **COMMON)
+OLD, NEW = {"dataset_hash": "0a" * 32}, {"dataset_hash": "f1" * 32}
+
+
+def test_a_finished_run_on_other_images_is_refused_and_kept(tmp_path: Path) -> None:
+    root, results = tmp_path / "root", tmp_path / "results"
+    store_tiny(root)
+    assert execute(results, SPEC, data_root=root) == "finished"
+    before = {path.name: path.read_bytes() for path in (results / SPEC.name).iterdir()}
+    store_tiny(root, test="poisoned")
+    with pytest.raises(UserError, match=r"data set tiny has changed since the run began \(hash \w{12}, now \w{12}\)"):
+        execute(results, SPEC, data_root=root)
+    assert execute_all(results, SPEC, data_root=root) == {SPEC.name: "failed"}
+    assert {path.name: path.read_bytes() for path in (results / SPEC.name).iterdir()} == before
+    store_tiny(root)
+    assert execute(results, SPEC, data_root=root) == "finished"
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_the_command_says_so_before_it_works(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, results = tmp_path / "root", tmp_path / "results"
+    store_tiny(root)
+    words = ["run", "--methods", "maml", "--iterations", "0", "--tasks", "2", "--eval-steps", "1", *FLAGS]
+    words += ["--results", str(results), "--data-root", str(root)]
+    assert main(words) == 0
+    store_tiny(root, test="poisoned")
+    names = sorted(path.name for path in results.iterdir())
+    capsys.readouterr()
+    assert main([*words, "--methods", "maml,md", *more]) == 2
+    error = capsys.readouterr().err
+    assert "data set tiny has changed since the run began" in error
+    assert len(error.splitlines()) == 1
+    assert sorted(path.name for path in results.iterdir()) == names, "not even the new method was begun"
+
+
+def test_a_run_that_began_without_data_records_them_when_they_come(tmp_path: Path) -> None:
+    root, results = tmp_path / "root", tmp_path / "results"
+    with pytest.raises(UserError, match="tiny"):
+        execute(results, SPEC, data_root=root)
+    store_tiny(root)
+    assert execute(results, SPEC, data_root=root) == "finished"
+    assert load_run(results / SPEC.name).environment["dataset_hash"] == data.load("tiny", root).hash
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Run]:
+    """MAML on the old images; MD, much better, on the new ones; MetaSGD on both by two seeds."""
+    results = tmp_path / "results"
+    build_run(results, "maml", dataset="cifar-fs", mean=0.4, environment=OLD)
+    build_run(results, "md", dataset="cifar-fs", mean=0.8, seed=1, environment=NEW)
+    build_run(results, "metasgd", dataset="cifar-fs", mean=0.4, seed=0, environment=OLD)
+    build_run(results, "metasgd", dataset="cifar-fs", mean=0.8, seed=1, environment=NEW)
+    return load_runs(results)
+
+
+def test_no_table_pair_or_claim_mixes_images(mixed: list[Run]) -> None:
+    groups = group_runs(mixed)
+    assert [group.title for group in groups] == ["CIFAR-FS (images 0a0a0a0a)", "CIFAR-FS (images f1f1f1f1)"]
+    assert [[row.method for row in group.rows] for group in groups] == [["maml", "metasgd"], ["metasgd", "md"]]
+    assert all(cell.score.mean < 50 for cell in groups[0].cells(1))
+    assert all(cell.score.mean > 70 for cell in groups[1].cells(1))
+    compared = pairs.frame(groups)
+    assert {frozenset(pair) for pair in compared[["a", "b"]].itertuples(index=False)} == {
+        frozenset({"MAML", "MetaSGD"}),
+        frozenset({"MetaSGD", "MD"}),
+    }
+    for claim in judge.judge(groups, compared, read_findings(mixed[0].path.parent)):
+        for check in claim.checks:
+            assert "MD > MAML" not in check.evidence
+            assert "MAML" not in check.number + check.evidence or "f1f1" not in check.where
+
+
+def test_compare_finds_no_winner_on_different_images(mixed: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no data set with the same images"):
+        compare("md", "maml", tmp_path / "results")
+    for folder, images in (("a", OLD), ("b", NEW), ("c", OLD)):
+        build_run(tmp_path / folder, "maml", accuracy=np.full(20, 0.5), environment=images)
+    assert compare(str(tmp_path / "a"), str(tmp_path / "c"), tmp_path)
+    with pytest.raises(UserError, match="no data set with the same images"):
+        compare(str(tmp_path / "a"), str(tmp_path / "b"), tmp_path)
+
+
+def test_each_set_of_images_has_its_table_and_it_is_said(mixed: list[Run]) -> None:
+    groups = group_runs(mixed)
+    table = formats.markdown(groups)
+    assert "## 5-way CIFAR-FS (images 0a0a0a0a)" in table
+    assert "## 5-way CIFAR-FS (images f1f1f1f1)" in table
+    assert "58.90" in table, "beside what is published on CIFAR-FS still"
+    (warned,) = (text for text in caveats.warnings(groups) if "different sets of images" in text)
+    assert warned.startswith("cifar-fs stands for 2 different sets of images (0a0a0a0a, f1f1f1f1)")
+
+
+def test_images_that_were_not_recorded_are_other_images(tmp_path: Path) -> None:
+    run = build_run(tmp_path, "maml", environment=OLD)
+    other = build_run(tmp_path, "md")
+    assert "dataset_hash" not in json.loads((other.path / "spec.json").read_text())["environment"]
+    assert [group.title for group in group_runs([run, other])] == [
+        "glyphs (images 0a0a0a0a)",
+        "glyphs (images not recorded)",
+    ]
