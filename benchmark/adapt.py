@@ -9,42 +9,43 @@ from one step on, and constants of the graph before it, where no second derivati
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from benchmark.errors import UserError
-from optimizers.base import InnerOptimizer, Params, State, misfits
+from optimizers.base import InnerOptimizer, Params, State, Trajectory, misfits
 
 
-@dataclass
-class Trajectory:
-    """One task's inner loop."""
+@dataclass(frozen=True)
+class InnerLoop:
+    """How the inner loop is walked, and the moment of training to which its objective belongs."""
 
-    state: State
-    """The state after the last step."""
-    params: Params
-    """φ_K by name."""
-    nll: Tensor
-    """Support loss at k = 0 … K (or `trace_steps`), [K+1], without a graph; empty where no trace was asked for."""
-    grad_norm: Tensor
-    """‖∇_φ L_S‖₂ over all adapted parameters at k = 0 … K, [K+1]; empty where no trace was asked for."""
-    visited: tuple[State, ...] = field(default=())
-    """The states at k = 0 … K with their graph; empty where no graph is kept."""
+    steps: int = 5
+    """K ≥ 0."""
+    create_graph: bool = False
+    """Keep the graph from the meta-parameters to every state."""
+    exact_from: int = 0
+    """With a graph: the first step whose inner gradient is differentiated, see :mod:`benchmark.estimators`."""
+    functional: bool = False
+    """Take inner gradients by ``torch.func.grad``, for use inside function transforms."""
+    trace: bool = True
+    """Fill ``nll`` and ``grad_norm``, which costs one more pass, at k = K: ask for it only to look."""
+    trace_steps: int | None = None
+    """≥ `steps`: the trace, and nothing else, goes on beyond K, to see whether a method stays steady there."""
     progress: float = 1.0
-    """Share of the meta-training that is done, for objectives that change with it; 1 outside of it."""
-
-
-class InnerLoop(NamedTuple):
-    """What a meta-gradient is taken through: an inner loop, and the moment of training its objective belongs to."""
-
-    steps: int
-    exact_from: int
-    """The first step whose inner gradient is differentiated."""
-    progress: float
     """Share of the meta-training that is done."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0 or more, got {self.steps}")
+        if self.trace_steps is not None and self.trace_steps < self.steps:
+            raise ValueError(f"trace_steps must be at least steps = {self.steps}, got {self.trace_steps}")
+
+    def differentiates(self, k: int) -> bool:
+        """Whether the inner gradient of step k belongs to the graph."""
+        return self.create_graph and k >= self.exact_from
 
 
 def adapt(
@@ -54,68 +55,48 @@ def adapt(
     steps: int = 5,
     create_graph: bool = False,
     noise: Tensor | None = None,
-    trace: bool = True,
-    trace_steps: int | None = None,
-    functional: bool = False,
-    exact_from: int = 0,
 ) -> Trajectory:
-    """Adapt to one task by `steps` ≥ 0 inner updates.
+    """Adapt to one task by `steps` ≥ 0 inner updates, with its trace.
 
     support_x [S, ...] and support_y [S, ...] are the support set; `noise` is what the method draws per task.
-    `create_graph` keeps the graph from the meta-parameters to the returned state. `trace` fills ``nll`` and
-    ``grad_norm``, which costs one more pass, at k = K: ask for it only to look. `trace_steps` ≥ `steps` makes the
-    trace, and nothing else, go on beyond K (to see whether a method that was trained for K steps stays steady).
-    `functional` takes inner gradients by ``torch.func.grad``, for use inside function transforms. `exact_from` is the
-    step from which on inner gradients belong to the graph, see :func:`benchmark.estimators.exact_from`.
+    `create_graph` keeps the graph from the meta-parameters to the returned state. :func:`unroll` has the other knobs.
     """
-    if steps < 0:
-        raise ValueError(f"steps must be 0 or more, got {steps}")
-    if trace_steps is not None and trace_steps < steps:
-        raise ValueError(f"trace_steps must be at least steps = {steps}, got {trace_steps}")
-    gradient = functional_gradient if functional else support_gradient
+    return unroll(optimizer, support_x, support_y, InnerLoop(steps, create_graph), noise)
+
+
+def unroll(
+    optimizer: InnerOptimizer, support_x: Tensor, support_y: Tensor, loop: InnerLoop, noise: Tensor | None = None
+) -> Trajectory:
+    """One task's inner loop, walked as `loop` says."""
     nll: list[Tensor] = []
     norm: list[Tensor] = []
 
     def record(loss: Tensor, grads: Params) -> None:
-        if trace:
+        if loop.trace:
             nll.append(loss.detach())
             norm.append(_norm(grads))
 
-    with torch.set_grad_enabled(create_graph):
+    with torch.set_grad_enabled(loop.create_graph):
         state = start_state(optimizer, noise)
         visited = [state]
-        for k in range(steps):
-            state, loss, grads = inner_step(
-                optimizer,
-                state,
-                k,
-                support_x,
-                support_y,
-                create_graph=create_graph and k >= exact_from,
-                functional=functional,
-            )
+        for k in range(loop.steps):
+            state, loss, grads = inner_step(optimizer, state, k, support_x, support_y, loop)
             record(loss, grads)
-            if create_graph:
+            if loop.create_graph:
                 visited.append(state)
-        params = optimizer.params(state)
-    if trace:
+        walked = Trajectory(state, optimizer.params(state), progress=loop.progress)
+        if loop.create_graph:
+            walked.visited = tuple(visited)
+    if loop.trace:
+        plain = replace(loop, create_graph=False)
         with torch.no_grad():
-            beyond = state
-            for k in range(steps, trace_steps or steps):
-                beyond, loss, grads = inner_step(
-                    optimizer, beyond, k, support_x, support_y, create_graph=False, functional=functional
-                )
+            for k in range(loop.steps, loop.trace_steps or loop.steps):
+                state, loss, grads = inner_step(optimizer, state, k, support_x, support_y, plain)
                 record(loss, grads)
-            last = optimizer.params(beyond)
-            record(*gradient(optimizer, last, support_x, support_y, create_graph=False))
-    empty = support_x.new_empty(0)
-    return Trajectory(
-        state=state,
-        params=params,
-        nll=torch.stack(nll) if trace else empty,
-        grad_norm=torch.stack(norm) if trace else empty,
-        visited=tuple(visited) if create_graph else (),
-    )
+            gradient = functional_gradient if loop.functional else support_gradient
+            record(*gradient(optimizer, optimizer.params(state), support_x, support_y, create_graph=False))
+        walked.nll, walked.grad_norm = torch.stack(nll), torch.stack(norm)
+    return walked
 
 
 def start_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
@@ -124,23 +105,16 @@ def start_state(optimizer: InnerOptimizer, noise: Tensor | None) -> State:
 
 
 def inner_step(
-    optimizer: InnerOptimizer,
-    state: State,
-    k: int,
-    x: Tensor,
-    y: Tensor,
-    *,
-    create_graph: bool,
-    functional: bool = False,
+    optimizer: InnerOptimizer, state: State, k: int, x: Tensor, y: Tensor, loop: InnerLoop
 ) -> tuple[State, Tensor, Params]:
     """Update k on the support set (x, y): the next state, and the loss and gradient at the present one.
 
-    With `create_graph` the gradient can itself be differentiated; without, it is a constant of the update.
+    Where `loop` differentiates step k, so can the gradient be; elsewhere it is a constant of the update.
     """
-    gradient = functional_gradient if functional else support_gradient
-    with torch.set_grad_enabled(create_graph):
+    gradient = functional_gradient if loop.functional else support_gradient
+    with torch.set_grad_enabled(loop.differentiates(k)):
         params = optimizer.params(state)
-    loss, grads = gradient(optimizer, params, x, y, create_graph=create_graph)
+    loss, grads = gradient(optimizer, params, x, y, create_graph=loop.differentiates(k))
     return _checked(optimizer, optimizer.step(state, grads, k)), loss, grads
 
 

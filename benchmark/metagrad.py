@@ -8,31 +8,20 @@ How one differentiates is apart from what: the methods know nothing of what is h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from benchmark.adapt import InnerLoop, Trajectory, adapt, inner_step, start_state
+from benchmark.adapt import InnerLoop, inner_step, start_state, unroll
 from benchmark.engine import fused
 from benchmark.engine.task_gradient import Unrolled, task_gradient
 from benchmark.errors import UserError, nearest
 from benchmark.estimators import exact_from
-from optimizers import base
-from optimizers.base import InnerOptimizer, State
+from optimizers.base import InnerOptimizer, State, Task, Trajectory
 
 STRATEGIES = ("auto", "loop", "vmap")
-
-
-@dataclass
-class Task:
-    """One task: support [S, ...] and query [Q, ...]; as a batch, every tensor has a leading [T]."""
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
 
 
 class Batch(Protocol):
@@ -93,7 +82,7 @@ def meta_gradient(
     progress: share of the meta-training that is done, for objectives that change with it.
     """
     strategy = choose(strategy, batch)
-    loop = InnerLoop(steps, exact_from(estimator, steps), progress)
+    loop = InnerLoop(steps, create_graph=True, exact_from=exact_from(estimator, steps), trace=False, progress=progress)
     named = dict(optimizer.named_parameters())
     mean = torch.zeros((), dtype=batch.query_x.dtype, device=batch.query_x.device)
     totals: dict[str, Tensor] = {}
@@ -119,17 +108,7 @@ def _gradients(
     if strategy == "loop" and not recompute:
         for t, task in enumerate(tasks(batch)):
             drawn = None if noise is None else noise[t]
-            walked = adapt(
-                optimizer,
-                task.support_x,
-                task.support_y,
-                loop.steps,
-                create_graph=True,
-                noise=drawn,
-                trace=False,
-                exact_from=loop.exact_from,
-            )
-            loss = optimizer.objective(task, replace(walked, progress=loop.progress))
+            loss = optimizer.objective(task, unroll(optimizer, task.support_x, task.support_y, loop, drawn))
             found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             named = {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
             yield loss.detach(), named, 1 / total
@@ -152,16 +131,14 @@ def _gradients(
 
 
 def _unrolled(loop: InnerLoop) -> Unrolled:
-    """:func:`benchmark.adapt.adapt` and the objective, piece by piece, for function transforms."""
+    """:func:`benchmark.adapt.unroll` and the objective, piece by piece, for function transforms."""
+    functional = replace(loop, functional=True)
 
-    def step(optimizer: InnerOptimizer, state: State, k: int, task: base.Task) -> State:
-        return inner_step(
-            optimizer, state, k, task.support_x, task.support_y, create_graph=k >= loop.exact_from, functional=True
-        )[0]
+    def step(optimizer: InnerOptimizer, state: State, k: int, task: Task) -> State:
+        return inner_step(optimizer, state, k, task.support_x, task.support_y, functional)[0]
 
-    def objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: base.Task) -> Tensor:
-        empty = task.support_x.new_empty(0)
-        walked = Trajectory(visited[-1], optimizer.params(visited[-1]), empty, empty, visited, loop.progress)
+    def objective(optimizer: InnerOptimizer, visited: tuple[State, ...], task: Task) -> Tensor:
+        walked = Trajectory(visited[-1], optimizer.params(visited[-1]), visited=visited, progress=loop.progress)
         return optimizer.objective(task, walked)
 
     return Unrolled(loop.steps, start_state, step, objective)
@@ -179,26 +156,18 @@ def evaluate_batch(
 
     `trace_steps` ≥ `steps`: how far the trace goes on, with accuracy and query loss still those after `steps`.
     """
-    functional_mode = choose(strategy, batch) == "vmap"
+    loop = InnerLoop(steps, functional=choose(strategy, batch) == "vmap", trace_steps=trace_steps)
     total = len(batch.support_x)
     if total == 0:
         return Evaluation(*torch.zeros(2, 0), *torch.zeros(2, 0, 1 + (trace_steps or steps)))
 
     def measure(task: Task, drawn: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        walked = adapt(
-            optimizer,
-            task.support_x,
-            task.support_y,
-            steps,
-            noise=drawn,
-            trace_steps=trace_steps,
-            functional=functional_mode,
-        )
+        walked = unroll(optimizer, task.support_x, task.support_y, loop, drawn)
         outputs = optimizer.predict_query(walked.params, task)
         return (*score(optimizer, outputs, task.query_y), walked.nll, walked.grad_norm)
 
     with torch.no_grad():
-        if functional_mode:
+        if loop.functional:
             parts = in_chunks(
                 lambda rows: over_tasks(measure, batch, rows, None if noise is None else noise[rows]), total
             )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmark import data
-from benchmark.data.draws import Batch, Episodes
+from benchmark.data.draws import EpisodeBatch, Episodes
 from benchmark.data.storage import SPLITS
 from benchmark.engine.execution import PLAIN, Execution
 from benchmark.spec import RunSpec
@@ -32,7 +32,7 @@ class TaskStream(Episodes):
         query = spec.query_train if split == "train" else spec.query_test
         return cls(dataset, split, spec.ways, spec.shots, query, spec.seed)
 
-    def batch(self, indices: Sequence[int], execution: Execution = PLAIN) -> Batch:
+    def batch(self, indices: Sequence[int], execution: Execution = PLAIN) -> EpisodeBatch:
         """The tasks of these numbers on the device and in the precision of `execution`.
 
         None asked for, for a rank that has no share, is an empty batch of their shape.
@@ -43,8 +43,8 @@ class TaskStream(Episodes):
             dtype = execution.dtype if tensor.is_floating_point() else None
             return tensor.to(execution.device, dtype, non_blocking=True)
 
-        batch = Batch(*(move(tensor) for tensor in drawn))
-        return batch if indices else Batch(*(part[:0] for part in batch))
+        batch = EpisodeBatch(*(move(tensor) for tensor in drawn))
+        return batch if indices else EpisodeBatch(*(part[:0] for part in batch))
 
     def noise(self, optimizer: InnerOptimizer, indices: Sequence[int], execution: Execution = PLAIN) -> Tensor | None:
         """The random numbers [T, ...] of these tasks, for a method that draws any: of seed, split and number alone."""

@@ -20,7 +20,8 @@ from __future__ import annotations
 import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,9 @@ def parameters(values: Mapping[str, Tensor]) -> nn.ParameterDict:
     return nn.ParameterDict(OrderedDict((key(name), nn.Parameter(value)) for name, value in values.items()))
 
 
-class Task(Protocol):
-    """One task: support [S, ...] and query [Q, ...] inputs with their targets."""
+@dataclass
+class Task:
+    """One task: support [S, ...] and query [Q, ...] inputs with their targets; as a batch, with a leading [T]."""
 
     support_x: Tensor
     support_y: Tensor
@@ -67,16 +69,25 @@ class Task(Protocol):
     query_y: Tensor
 
 
-class Trajectory(Protocol):
-    """What the inner loop hands to :meth:`InnerOptimizer.objective`."""
+def _nothing() -> Tensor:
+    return torch.empty(0)
+
+
+@dataclass
+class Trajectory:
+    """One task's inner loop, as it is handed to :meth:`InnerOptimizer.objective` and to whoever looks at it."""
 
     state: State
     """The state after the last step, K."""
     params: Params
-    """φ_K."""
-    visited: tuple[State, ...]
-    """The states at k = 0 … K, with their graph. Kept only where a graph is kept; empty otherwise."""
-    progress: float
+    """φ_K by name."""
+    nll: Tensor = field(default_factory=_nothing)
+    """Support loss at k = 0 … K or further, [K+1], without a graph; empty where no trace was asked for."""
+    grad_norm: Tensor = field(default_factory=_nothing)
+    """‖∇_φ L_S‖₂ over all adapted parameters at k = 0 … K or further, [K+1]; empty where no trace was asked for."""
+    visited: tuple[State, ...] = ()
+    """The states at k = 0 … K with their graph. Kept only where a graph is kept; empty otherwise."""
+    progress: float = 1.0
     """Share of the meta-training that is done, in [0, 1): a plain number, the same for all tasks of a meta-step.
 
     1 outside of training. Evaluation asks for no objective, so that what is measured cannot depend on it."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Batch(NamedTuple):
+class EpisodeBatch(NamedTuple):
     """``T`` tasks. Images are float32 in [0, 1], ``[T, S, C, H, W]``, class after class; labels are int64 ``[T, S]``.
 
     Regression tasks have inputs ``[T, S, 1]`` and float32 targets ``[T, S, 1]``.

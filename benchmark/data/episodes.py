@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from benchmark.data.draws import Batch, Episodes, task_words
+from benchmark.data.draws import EpisodeBatch, Episodes, task_words
 from benchmark.data.sine import sample_sine
 from benchmark.data.storage import SPLITS, Dataset
 from benchmark.errors import UserError, nearest
@@ -155,8 +155,8 @@ def _labels(ways: int, each: int) -> np.ndarray:
     return np.repeat(np.arange(ways, dtype=np.int64), each)
 
 
-def sample(of: Episodes, indices: Sequence[int], device: torch.device | None = None) -> Batch:
-    """Tasks ``indices`` as one :class:`Batch`; see the module for what decides them.
+def sample(of: Episodes, indices: Sequence[int], device: torch.device | None = None) -> EpisodeBatch:
+    """Tasks ``indices`` as one :class:`EpisodeBatch`; see the module for what decides them.
 
     With a GPU as ``device`` its images are gathered there (:func:`resident`), to the same bits as on the CPU.
 
@@ -186,7 +186,7 @@ def sample(of: Episodes, indices: Sequence[int], device: torch.device | None = N
         labels = torch.from_numpy(np.tile(_labels(of.ways, each), (len(indices), 1)))
         return x, labels.to(x.device, non_blocking=True)
 
-    return Batch(*part(images[:, :, :shots], shots), *part(images[:, :, shots:], of.query))
+    return EpisodeBatch(*part(images[:, :, :shots], shots), *part(images[:, :, shots:], of.query))
 
 
 _RESIDENT: WeakKeyDictionary[Dataset, dict[torch.device, torch.Tensor | None]] = WeakKeyDictionary()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.data.episodes import Batch
+    from benchmark.data.episodes import EpisodeBatch
 
 
-def evaluate(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def evaluate(batch: EpisodeBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Query accuracy ``[T]`` and mean query nll ``[T]`` of each task of a classification batch."""
     import torch
 

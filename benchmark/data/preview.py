@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.draws import Batch, Episodes
+from benchmark.data.draws import EpisodeBatch, Episodes
 from benchmark.data.episodes import class_names, sample
 from benchmark.data.sine import INPUT, sine_tasks
 from benchmark.files import write_atomic
@@ -34,7 +34,7 @@ def contact_sheet(of: Episodes, indices: Sequence[int], output: Path) -> None:
     write_atomic(output, drawn.getvalue())
 
 
-def _images(batch: Batch, names: list[list[str]], of: Episodes, figure_type: Any) -> Any:
+def _images(batch: EpisodeBatch, names: list[list[str]], of: Episodes, figure_type: Any) -> Any:
     tasks, ways = len(names), of.ways
     width, height = (of.shots + of.query + 0.4) * _CELL_IN + _LABEL_IN + 0.2, (ways * _CELL_IN + 0.35) * tasks + 0.4
     figure = figure_type(figsize=(width, height), layout="constrained")
@@ -70,7 +70,7 @@ def _sheet(support: np.ndarray, query: np.ndarray, ways: int) -> np.ndarray:
     return np.concatenate([left, bar, right], axis=1)
 
 
-def _curves(batch: Batch, drawn: tuple[np.ndarray, ...], figure_type: Any) -> Any:
+def _curves(batch: EpisodeBatch, drawn: tuple[np.ndarray, ...], figure_type: Any) -> Any:
     tasks, (amplitude, phase, _) = len(batch.support_x), drawn
     x = np.linspace(*INPUT, 200)
     figure = figure_type(figsize=(2.6 * tasks, 2.4), layout="constrained")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.data.draws import Batch, Episodes, task_words
+from benchmark.data.draws import EpisodeBatch, Episodes, task_words
 from benchmark.data.storage import Dataset
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
@@ -31,7 +31,7 @@ def sine_tasks(of: Episodes, indices: Sequence[int]) -> tuple[np.ndarray, ...]:
     return spread(unit[:, :1], *AMPLITUDE), spread(unit[:, 1:2], *PHASE), spread(unit[:, 2:], *INPUT)
 
 
-def sample_sine(of: Episodes, indices: Sequence[int]) -> Batch:
+def sample_sine(of: Episodes, indices: Sequence[int]) -> EpisodeBatch:
     """Inputs float32 ``[T, S, 1]``, targets float32 ``[T, S, 1]``; as in image tasks, more queries add to fewer."""
     import torch
 
@@ -41,4 +41,4 @@ def sample_sine(of: Episodes, indices: Sequence[int]) -> Batch:
         torch.from_numpy(part[..., None].astype(np.float32))
         for part in (x[:, : of.shots], y[:, : of.shots], x[:, of.shots :], y[:, of.shots :])
     ]
-    return Batch(*tensors)
+    return EpisodeBatch(*tensors)

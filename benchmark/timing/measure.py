@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 import optimizers
 from benchmark import data, networks
-from benchmark.adapt import adapt, support_gradient
+from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.data.storage import ClassInfo
 from benchmark.engine.allocator import keep_large_buffers
 from benchmark.engine.counting import flops, peak_bytes
@@ -151,7 +151,7 @@ def measurements_of(
             optimizer.params(optimizer.step(state, grads, 0))
 
     def steps() -> None:
-        adapt(optimizer, task.support_x, task.support_y, workload.steps, noise=noise, trace=False)
+        unroll(optimizer, task.support_x, task.support_y, InnerLoop(workload.steps, trace=False), noise)
 
     yield Measurement(name, "adapt_step", steps, lambda run: clock(run) / workload.steps)
     yield Measurement(name, "transform", transform, clock)

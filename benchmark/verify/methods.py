@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import optimizers
-from benchmark.adapt import adapt, support_gradient
+from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.errors import UserError
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
@@ -170,7 +170,7 @@ def _measure(
     for t, task in enumerate(each):
         for k in (0, steps):
             drawn = None if noise is None else noise[t]
-            state = adapt(optimizer, task.support_x, task.support_y, k, noise=drawn, trace=False).state
+            state = unroll(optimizer, task.support_x, task.support_y, InnerLoop(k, trace=False), drawn).state
             with torch.no_grad():
                 point = optimizer.params(state)
             _, grads = support_gradient(optimizer, point, task.support_x, task.support_y, create_graph=False)

@@ -7,10 +7,10 @@ import functools
 import torch
 from torch import Tensor
 
-from optimizers.base import InnerOptimizer
+from optimizers.base import InnerOptimizer, Task
 from optimizers.contract import kit
 from optimizers.contract.kit import ContractViolation, Factory, Outcome, made, noise_of
-from optimizers.contract.small import NORMS, SmallNorm, SmallTask, small_task
+from optimizers.contract.small import NORMS, SmallNorm, small_task
 
 
 def differences(factory: Factory) -> Outcome:
@@ -79,11 +79,11 @@ def norm(factory: Factory) -> Outcome:
     return f"{len(found)} ways agree", worst
 
 
-def _looped(optimizer: InnerOptimizer, tasks: list[SmallTask], drawn: list[Tensor | None]) -> dict[str, Tensor]:
+def _looped(optimizer: InnerOptimizer, tasks: list[Task], drawn: list[Tensor | None]) -> dict[str, Tensor]:
     each = [kit.meta_gradient(optimizer, t, n) for t, n in zip(tasks, drawn, strict=True)]
     return {name: torch.stack([gradients[name] for gradients in each]).mean(0) for name in each[0]}
 
 
-def _vmapped(optimizer: InnerOptimizer, tasks: list[SmallTask], drawn: list[Tensor | None]) -> dict[str, Tensor]:
+def _vmapped(optimizer: InnerOptimizer, tasks: list[Task], drawn: list[Tensor | None]) -> dict[str, Tensor]:
     given = [each for each in drawn if each is not None]
     return kit.vmapped_meta_gradient(optimizer, tasks, torch.stack(given) if given else None)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from optimizers.base import Card, InnerOptimizer, Params, State
-from optimizers.contract.small import SmallTask, small_network
+from optimizers.base import Card, InnerOptimizer, Task, Trajectory
+from optimizers.contract.small import small_network
 from optimizers.tensors.stop_gradient import hold
 
 Factory = Callable[[nn.Module], InnerOptimizer]
@@ -38,16 +38,6 @@ class Finding:
     error: float | None = None
 
 
-@dataclass
-class Walk:
-    """What the kit's own inner loop hands to ``objective``."""
-
-    state: State
-    params: Params
-    visited: tuple[State, ...]
-    progress: float = 1.0
-
-
 def noise_of(optimizer: InnerOptimizer, seed: int = 0) -> Tensor | None:
     """One task's noise, from a generator of its own."""
     return optimizer.noise(torch.Generator().manual_seed(seed))
@@ -61,8 +51,8 @@ def stacked_noise(optimizer: InnerOptimizer, count: int, seed: int = 0) -> Tenso
 
 
 def walk(
-    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
-) -> Walk:
+    optimizer: InnerOptimizer, task: Task, noise: Tensor | None = None, *, steps: int = STEPS, graph: bool
+) -> Trajectory:
     """The inner loop by autograd; with `graph` it can be differentiated again."""
     with torch.set_grad_enabled(graph):
         visited = [optimizer.init_state(noise)]
@@ -73,7 +63,7 @@ def walk(
                 loss = optimizer.loss(point, task.support_x, task.support_y)
                 found = torch.autograd.grad(loss, list(point.values()), create_graph=graph)
             visited.append(optimizer.step(visited[-1], dict(zip(point, found, strict=True)), k))
-        return Walk(visited[-1], optimizer.params(visited[-1]), tuple(visited))
+        return Trajectory(visited[-1], optimizer.params(visited[-1]), visited=tuple(visited))
 
 
 def learned(optimizer: InnerOptimizer) -> dict[str, nn.Parameter]:
@@ -81,13 +71,13 @@ def learned(optimizer: InnerOptimizer) -> dict[str, nn.Parameter]:
     return {name: p for name, p in optimizer.named_parameters() if p.requires_grad}
 
 
-def outer_loss(optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None, *, progress: float = 1.0) -> Tensor:
+def outer_loss(optimizer: InnerOptimizer, task: Task, noise: Tensor | None, *, progress: float = 1.0) -> Tensor:
     """The objective after the kit's inner loop, with its graph, when `progress` of the meta-training is done."""
     return optimizer.objective(task, replace(walk(optimizer, task, noise, graph=True), progress=progress))
 
 
 def meta_gradient(
-    optimizer: InnerOptimizer, task: SmallTask, noise: Tensor | None = None, *, progress: float = 1.0
+    optimizer: InnerOptimizer, task: Task, noise: Tensor | None = None, *, progress: float = 1.0
 ) -> dict[str, Tensor]:
     """∇_θ of the objective of one task, by name; zeros where there is no path."""
     named = learned(optimizer)
@@ -192,15 +182,16 @@ class OuterLoss(nn.Module):
         self.optimizer = optimizer
 
     def forward(self, task: dict[str, Tensor], noise: Tensor | None) -> Tensor:
-        one = SmallTask(**task)
+        one = Task(**task)
         visited = [self.optimizer.init_state(noise)]
         for k in range(STEPS):
             gradient = grad(lambda p: self.optimizer.loss(p, one.support_x, one.support_y))
             visited.append(self.optimizer.step(visited[-1], gradient(self.optimizer.params(visited[-1])), k))
-        return self.optimizer.objective(one, Walk(visited[-1], self.optimizer.params(visited[-1]), tuple(visited)))
+        walked = Trajectory(visited[-1], self.optimizer.params(visited[-1]), visited=tuple(visited))
+        return self.optimizer.objective(one, walked)
 
 
-def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[SmallTask], noise: Tensor | None) -> dict[str, Tensor]:
+def vmapped_meta_gradient(optimizer: InnerOptimizer, tasks: list[Task], noise: Tensor | None) -> dict[str, Tensor]:
     """Mean meta-gradient of `tasks` by ``vmap(grad(·))``."""
     outer = OuterLoss(optimizer)
     named = {f"optimizer.{name}": p.detach() for name, p in learned(optimizer).items()}

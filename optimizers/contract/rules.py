@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimizers.base import InnerOptimizer, misfits
+from optimizers.base import InnerOptimizer, Trajectory, misfits
 from optimizers.contract import kit
 from optimizers.contract.derivative_rules import differences, norm, vmap
-from optimizers.contract.kit import ContractViolation, Factory, Outcome, Walk, leaves, made, noise_of, walk
+from optimizers.contract.kit import ContractViolation, Factory, Outcome, leaves, made, noise_of, walk
 from optimizers.contract.small import small_task
 from optimizers.maml import GradientDescent
 
@@ -197,7 +197,7 @@ def start(factory: Factory) -> Outcome:
     return f"MAML's φ_0 … φ_{kit.STEPS}", error
 
 
-def _path(optimizer: InnerOptimizer, done: Walk) -> list[dict[str, Tensor]]:
+def _path(optimizer: InnerOptimizer, done: Trajectory) -> list[dict[str, Tensor]]:
     return [optimizer.params(state) for state in done.visited]
 
 

@@ -6,23 +6,13 @@ torch's own, whose are not (see :mod:`optimizers.ecml`). That a method finds the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optimizers.base import Task
+
 NORMS = ("primitives", "torch")
-
-
-@dataclass
-class SmallTask:
-    """Support and query of 6 random 8×8 images each in 3 classes."""
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
 
 
 class SmallNorm(nn.Module):
@@ -79,8 +69,9 @@ def small_network(dtype: torch.dtype = torch.float64, seed: int = 0, *, norm: st
         return SmallNetwork(norm).to(dtype)
 
 
-def small_task(seed: int = 0, dtype: torch.dtype = torch.float64) -> SmallTask:
+def small_task(seed: int = 0, dtype: torch.dtype = torch.float64) -> Task:
+    """Support and query of 6 random 8×8 images each in 3 classes."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 6, 1, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
     y = torch.arange(6) % 3
-    return SmallTask(x[0], y, x[1], y)
+    return Task(x[0], y, x[1], y)

@@ -234,7 +234,7 @@ def test_sine_tasks():
 
 def test_pixels_is_the_nearest_centroid():
     generator = torch.Generator().manual_seed(0)
-    batch = data.episodes.Batch(
+    batch = data.episodes.EpisodeBatch(
         torch.rand(3, 6, 1, 2, 2, generator=generator),
         torch.tensor([[0, 0, 1, 1, 2, 2]] * 3),
         torch.rand(3, 4, 1, 2, 2, generator=generator),

@@ -7,7 +7,7 @@ import torch
 
 import optimizers
 from benchmark import metagrad
-from benchmark.adapt import adapt
+from benchmark.adapt import InnerLoop, adapt, unroll
 from benchmark.engine import fused
 from benchmark.engine.counting import peak_bytes
 from benchmark.errors import UserError
@@ -100,7 +100,7 @@ def test_adapt_gives_trace_and_end_point():
     short = adapt(optimizer, task.support_x, task.support_y, steps=3)
     assert short.nll.shape == short.grad_norm.shape == (4,)
     assert short.visited == ()
-    kept = adapt(optimizer, task.support_x, task.support_y, steps=3, create_graph=True, trace=False)
+    kept = unroll(optimizer, task.support_x, task.support_y, InnerLoop(3, create_graph=True, trace=False))
     assert len(kept.visited) == 4
     assert kept.nll.numel() == 0
     for name, value in kept.params.items():
@@ -282,7 +282,7 @@ def test_a_step_knows_its_number_in_every_strategy_and_beyond_the_horizon():
         losses.append(loss.item())
         found = torch.autograd.grad(loss, list(phi.values()))
         phi = {name: (p - rate * g).detach() for (name, p), g in zip(phi.items(), found, strict=True)}
-    walked = adapt(optimizer, task.support_x, task.support_y, 2, trace_steps=4)
+    walked = unroll(optimizer, task.support_x, task.support_y, InnerLoop(2, trace_steps=4))
     assert walked.nll[:4].tolist() == pytest.approx(losses, abs=1e-12)
     _, expected = meta_gradient(optimizer, batch, 3, "loop")
     assert expected["rate"].ne(0).all()
