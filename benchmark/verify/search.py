@@ -34,7 +34,7 @@ SCALES = (0.3, 0.5)
 SEEDS = (1, 2)
 FACTORS = (1, 10)
 """Root mean squares of the tensors of a random z, as multiples of those of z₀."""
-WIDTH = 2
+WIDTH = 4
 """Channels of the network of a random θ: so small that the whole matrix is met at every step."""
 RATE = 0.1
 """Length of a first step, as a share of ‖z₀‖; half as much again after a step down, halved where one leads up."""
@@ -94,7 +94,7 @@ def _from_points(
     start = {key: value.detach() for key, value in optimizer.init_state()["z"].items()}
     points = {"z₀": start}
     for number, task in enumerate(each):
-        state = adapt(optimizer, task.support_x, task.support_y, inner, trace=False).state
+        state = adapt(optimizer, task.support_x, task.support_y, inner).state
         points[f"z_K of task {number}"] = {key: value.detach() for key, value in state["z"].items()}
     generator = torch.Generator().manual_seed(0)
     for factor in FACTORS:

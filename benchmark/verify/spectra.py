@@ -22,7 +22,7 @@ def of(trained: Checkpoint) -> pd.DataFrame:
     """Quantiles of the eigenvalues at the start of the first task, a line for each of :data:`SHARES`."""
     optimizer, task = trained.optimizer, tasks(trained.batch)[0]
     noise = None if trained.noise is None else trained.noise[0]
-    state = adapt(optimizer, task.support_x, task.support_y, 0, noise=noise, trace=False).state
+    state = adapt(optimizer, task.support_x, task.support_y, 0, noise=noise).state
     with torch.no_grad():
         point = optimizer.params(state)
     _, grads = support_gradient(optimizer, point, task.support_x, task.support_y, create_graph=False)
