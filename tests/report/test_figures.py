@@ -131,7 +131,14 @@ def trials(results):
     folder = results / "tuning"
     folder.mkdir()
     rows = [
-        {"method": method, "trial": trial, "alpha": alpha, "state": "finished", "score": score, "accuracy": score}
+        {
+            "method": method,
+            "trial": trial,
+            "alpha": alpha,
+            "state": "finished" if score else "diverged",
+            "score": score,
+            "accuracy": score,
+        }
         for method, scores in (("maml", (0.3, 0.5, 0.4)), ("md", (0.2, None, 0.6)))
         for trial, (alpha, score) in enumerate(zip((0.05, 0.2, 0.1), scores, strict=True))
     ]
@@ -147,6 +154,10 @@ def test_trials_show_what_alpha_allows_and_what_tuning_buys(results):
     assert "5-way 1-shot CIFAR-FS, 500 meta-steps a trial" in alpha.caption
     assert "MAML: best 50.0 % at α = 0.2." in alpha.alt
     assert [axis.get_xscale() for axis in alpha.figure.axes] == ["log", "log"]
+    crosses = [
+        [line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "x"] for axis in alpha.figure.axes
+    ]
+    assert crosses == [[[]], [[0.2]]]
     lines = {line.get_label(): line.get_ydata().tolist() for line in best.figure.axes[0].lines}
     assert lines["MAML"] == pytest.approx([30, 50, 50])
     assert lines["MD"] == pytest.approx([20, 20, 60])  # a trial that diverged buys nothing

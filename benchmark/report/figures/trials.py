@@ -46,7 +46,7 @@ def alpha(findings: Findings, scored: pd.DataFrame) -> Drawing:
                 own["alpha"], 100 * own["accuracy"], marker=look.marker, color=look.color, markersize=4.5,
                 linestyle="none", markerfacecolor="white",
             )  # fmt: skip
-            lost = findings.trials[(findings.trials["method"] == method) & findings.trials["accuracy"].isna()]
+            lost = findings.trials[(findings.trials["method"] == method) & (findings.trials["state"] == "diverged")]
             axis.plot(lost["alpha"], [floor] * len(lost), marker="x", color=look.color, linestyle="none", markersize=4)
             if method in tops:
                 top = tops[method]
