@@ -24,6 +24,9 @@ from benchmark.engine.norms import BatchNorm, GroupNorm, Norm
 from benchmark.errors import UserError, nearest
 from benchmark.spec import NORMS
 
+PLACES = ("layer", "activation", "block", "head")
+"""Kinds of places where a layer can be inserted."""
+
 
 class Network(nn.Module):
     """What all networks share: blocks of parameters, and places where a further layer can be inserted."""
@@ -40,13 +43,14 @@ class Network(nn.Module):
         """Where a layer may be inserted, in order, with the channels there.
 
         `kind` is ``"layer"`` (after a convolution or linear layer, before its normalisation or non-linearity),
-        ``"block"`` (after a whole block, pooling included) or ``"head"`` (on the outputs).
+        ``"activation"`` (before a block's last non-linearity, behind its pooling), ``"block"`` (after a whole block,
+        pooling included) or ``"head"`` (on the outputs).
         """
         raise NotImplementedError
 
     def insert(self, place: str, layer: nn.Module) -> None:
         """Apply `layer` at `place`, one of :meth:`places`; its parameters are named ``inserted.<place>.*``."""
-        known = {name for kind in ("layer", "block", "head") for name in self.places(kind)}
+        known = {name for kind in PLACES for name in self.places(kind)}
         if place not in known:
             raise ValueError(f"no place {place!r} in {type(self).__name__}; expected one of {', '.join(sorted(known))}")
         if place in self.inserted:
@@ -99,7 +103,7 @@ class ConvNet(Network):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
 
     def places(self, kind: str) -> dict[str, int]:
-        prefix = {"layer": "conv", "block": "block"}.get(kind)
+        prefix = {"layer": "conv", "activation": "activation", "block": "block"}.get(kind)
         if prefix:
             return {f"{prefix}{i}": self.channels for i in range(1, self.depth + 1)}
         return {"head": self.ways}
@@ -107,8 +111,13 @@ class ConvNet(Network):
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for i in range(1, self.depth + 1):
             conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
-            inserted = dict(self.inserted).get(f"conv{i}")
-            x = self._at(f"block{i}", fused.block(x, conv, inserted, norm, self.pool, reference))
+            if f"activation{i}" in self.inserted:
+                pooled = F.max_pool2d(norm(self._at(f"conv{i}", conv(x)), reference), self.pool)
+                x = F.relu(self._at(f"activation{i}", pooled))
+            else:
+                inserted = dict(self.inserted).get(f"conv{i}")
+                x = fused.block(x, conv, inserted, norm, self.pool, reference)
+            x = self._at(f"block{i}", x)
         return self._at("head", self.head(x.flatten(1)))
 
 
@@ -144,9 +153,9 @@ class ResNet12(Network):
     def places(self, kind: str) -> dict[str, int]:
         if kind == "layer":
             return {f"layer{i}_conv{j}": width for i, width in enumerate(self.widths, 1) for j in (1, 2, 3)}
-        return (
-            {f"block{i}": width for i, width in enumerate(self.widths, 1)} if kind == "block" else {"head": self.ways}
-        )
+        if kind in ("activation", "block"):
+            return {f"{kind}{i}": width for i, width in enumerate(self.widths, 1)}
+        return {"head": self.ways}
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         for i in range(1, 5):
@@ -154,8 +163,12 @@ class ResNet12(Network):
             shortcut = layer["shortcut_norm"](layer["shortcut"](x), reference)
             for j in (1, 2, 3):
                 x = layer[f"norm{j}"](self._at(f"layer{i}_conv{j}", layer[f"conv{j}"](x)), reference)
-                x = F.leaky_relu(x if j < 3 else x + shortcut, 0.1)
-            x = self._at(f"block{i}", F.max_pool2d(x, 2))
+                x = F.leaky_relu(x, 0.1) if j < 3 else x + shortcut
+            if f"activation{i}" in self.inserted:
+                x = F.leaky_relu(self._at(f"activation{i}", F.max_pool2d(x, 2)), 0.1)
+            else:
+                x = F.max_pool2d(F.leaky_relu(x, 0.1), 2)
+            x = self._at(f"block{i}", x)
         return self._at("head", self.head(x.mean((2, 3))))
 
 
@@ -172,13 +185,13 @@ class SineMLP(Network):
     def places(self, kind: str) -> dict[str, int]:
         if kind == "head":
             return {"head": 1}
-        prefix = "linear" if kind == "layer" else "block"
+        prefix = "linear" if kind == "layer" else kind
         return {f"{prefix}{i}": self.hidden for i in (1, 2)}
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 1] → [N, 1]
         for i in (1, 2):
             x = self._at(f"linear{i}", getattr(self, f"linear{i}")(x))
-            x = self._at(f"block{i}", F.relu(x))
+            x = self._at(f"block{i}", F.relu(self._at(f"activation{i}", x)))
         return self._at("head", self.head(x))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -26,6 +26,14 @@ class Adam(InnerOptimizer):
         title="Adam (learned rates)",
         paper="Kingma, Ba: Adam: A Method for Stochastic Optimization. ICLR 2015. Its rates are learned as those of "
         "Meta-SGD (Li et al., 2017)",
+        bibtex="""
+        @inproceedings{kingma2015adam,
+          author = {Kingma, Diederik P. and Ba, Jimmy},
+          title = {{Adam}: A Method for Stochastic Optimization},
+          booktitle = {International Conference on Learning Representations (ICLR)},
+          year = {2015},
+        }
+        """,
         kind="memory",
         geometry="diagonal, from the task's gradients",
         equation="m_k = β₁ m_{k−1} + (1 − β₁) G, v_k = β₂ v_{k−1} + (1 − β₂) G²; "

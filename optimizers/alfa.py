@@ -25,6 +25,14 @@ class ALFA(InnerOptimizer):
     card = Card(
         title="ALFA (generated rates and decay)",
         paper="Baik, Choi, Choi, Kim, Lee: Meta-Learning with Adaptive Hyperparameters. NeurIPS 2020",
+        bibtex="""
+        @inproceedings{baik2020alfa,
+          author = {Baik, Sungyong and Choi, Myungsub and Choi, Janghoon and Kim, Heewon and Lee, Kyoung Mu},
+          title = {Meta-Learning with Adaptive Hyperparameters},
+          booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+          year = {2020},
+        }
+        """,
         kind="step sizes",
         geometry="one generated rate and decay per layer and step",
         equation="φ_k = β_k φ_{k−1} − α_k G, one α and one β per tensor; α_k = a_k g_α(τ), β_k = 1 − b_k g_β(τ); "

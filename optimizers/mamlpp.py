@@ -24,6 +24,14 @@ class MAMLPlusPlus(InnerOptimizer):
     card = Card(
         title="MAML++ (rates per layer and step)",
         paper="Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019",
+        bibtex="""
+        @inproceedings{antoniou2019mamlpp,
+          author = {Antoniou, Antreas and Edwards, Harrison and Storkey, Amos},
+          title = {How to train your {MAML}},
+          booktitle = {International Conference on Learning Representations (ICLR)},
+          year = {2019},
+        }
+        """,
         kind="step sizes",
         geometry="one rate per layer and step",
         equation="φ_k = φ_{k−1} − a_k G, a_k one number per tensor; outer loss Σ_{k=1…K} w_k L_Q(φ_k); "

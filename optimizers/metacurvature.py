@@ -7,13 +7,14 @@ unconstrained: nothing makes the preconditioner symmetric or positive definite.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optimizers.base import Card, InnerOptimizer, Params, State
-from optimizers.tensors.modes import group_by_modes
+from optimizers.tensors.modes import ShapeGroup, group_by_modes
 from optimizers.tensors.products import mode_products
 
 
@@ -45,25 +46,7 @@ class MetaCurvature(InnerOptimizer):
         super().__init__(network, **common)
         start = self.start()
         self.groups = group_by_modes(self.adapted, {name: value.shape for name, value in start.items()})
-        self.factors = nn.ModuleList()  # one list of mode matrices [G, n, n] a group; vectors: one [G, n]
-        for members in self.groups:
-            like = start[members.names[0]]
-            size = len(members)
-            if len(members.modes) == 1:
-                made = [like.new_ones(size, *members.modes)]
-            else:
-                made = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(size, 1, 1) for n in members.modes]
-            self.factors.append(nn.ParameterList(made))
-
-    def precondition(self, grads: Params) -> dict[str, Tensor]:
-        """G → u, keyed like it."""
-        out: dict[str, Tensor] = {}
-        for members, factors in zip(self.groups, self.factors, strict=True):
-            assert isinstance(factors, nn.ParameterList)
-            stacked = members.stack(grads)  # [G, *modes]
-            vectors = len(members.modes) == 1
-            out |= members.split(stacked * factors[0] if vectors else mode_products(stacked, list(factors)))
-        return out
+        self.factors = identity_factors(self.groups, start)
 
     def summaries(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -78,5 +61,28 @@ class MetaCurvature(InnerOptimizer):
         return found
 
     def step(self, state: State, grads: Params, k: int) -> State:
-        update = self.precondition(grads)
-        return {"phi": self.descend(state["phi"], update)}
+        return {"phi": self.descend(state["phi"], kronecker(self.groups, self.factors, grads))}
+
+
+def identity_factors(groups: Sequence[ShapeGroup], start: Params) -> nn.ModuleList:
+    """For each group its mode matrices [G, n, n], at the identity; for vectors one factor [G, n] of ones."""
+    factors = nn.ModuleList()
+    for members in groups:
+        like, size = start[members.names[0]], len(members)
+        if len(members.modes) == 1:
+            made = [like.new_ones(size, *members.modes)]
+        else:
+            made = [torch.eye(n, dtype=like.dtype, device=like.device).repeat(size, 1, 1) for n in members.modes]
+        factors.append(nn.ParameterList(made))
+    return factors
+
+
+def kronecker(groups: Sequence[ShapeGroup], factors: nn.ModuleList, grads: Params) -> dict[str, Tensor]:
+    """G → u, keyed like it: the product of every tensor with its mode matrices."""
+    out: dict[str, Tensor] = {}
+    for members, matrices in zip(groups, factors, strict=True):
+        assert isinstance(matrices, nn.ParameterList)
+        stacked = members.stack(grads)  # [G, *modes]
+        vectors = len(members.modes) == 1
+        out |= members.split(stacked * matrices[0] if vectors else mode_products(stacked, list(matrices)))
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 
 from torch import nn
@@ -38,6 +39,11 @@ def sizes(name: str, network: Callable[[], nn.Module]) -> tuple[int, int, int]:
     return own, sum(p.numel() for p in optimizer.parameters()) - own, step_multiply_adds(optimizer)
 
 
+def equation_lines(equation: str) -> list[str]:
+    """The parts of a card's equation, which semicolons outside of brackets divide."""
+    return re.split(r"; (?![^()]*\))", equation)
+
+
 def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> str:
     """The page of method `name` in Markdown; `networks` are (description, constructor) pairs to state its size on."""
     card = registry.card(name)
@@ -50,7 +56,7 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
         f"Kind: {card.kind}. Geometry: {card.geometry}. " + (f"Also found as {', '.join(also)}. " if also else ""),
         "",
     ]
-    lines += ["## One step", "", "```", *card.equation.split("; "), "```", ""]
+    lines += ["## One step", "", "```", *equation_lines(card.equation), "```", ""]
     lines += ["## What is learned", "", card.learned, ""]
     lines += [
         "It starts exactly on MAML's trajectory."

@@ -43,6 +43,11 @@ _BUILTIN = {
     "alfa-released": "optimizers.alfa:ALFAReleased",
     "momentum": "optimizers.momentum:HeavyBall",
     "adam": "optimizers.adam:Adam",
+    "gap": "optimizers.gap:GAP",
+    "gap-released": "optimizers.gap:GAPReleased",
+    "gap-approx": "optimizers.gap:GAPApprox",
+    "cavia": "optimizers.cavia:CAVIA",
+    "metaproxnet": "optimizers.metaproxnet:MetaProxNet",
 }
 
 aliases = {

@@ -133,6 +133,31 @@ def test_alfa_as_its_5_shot_configuration(method: str) -> None:
     )  # fmt: skip
 
 
+def test_cavia() -> None:
+    """The defaults of its public code: two steps of size 1 on the mean loss."""
+    has(
+        published("cavia", shots=5), channels=128, alpha=1.0, steps=2, eval_steps=2, meta_optimizer="adam",
+        meta_lr=1e-3, lr_step=5_000, lr_gamma=0.9, clip=10.0, meta_batch=16, iterations=60_000, query_train=15,
+        query_test=15, tasks=1_000,
+    )  # fmt: skip
+
+
+def test_metaproxnet_is_trained_as_md_is_with_twice_the_filters() -> None:
+    md, own = published("md", shots=5).to_dict(), published("metaproxnet", shots=5).to_dict()
+    assert own == md | {"method": "metaproxnet", "channels": 128}
+
+
+def test_gap() -> None:
+    """The commands of its public code; the released form learns M at the rate of the start, whatever the flag says."""
+    common: dict[str, Any] = {
+        "channels": 128, "alpha": 0.01, "steps": 5, "eval_steps": 10, "meta_optimizer": "adam", "meta_lr": 1e-4,
+        "clip": 0.0, "iterations": 80_000, "query_train": 15, "query_test": 15, "tasks": 600,
+    }  # fmt: skip
+    for method, factor in (("gap", 30.0), ("gap-approx", 30.0), ("gap-released", 1.0)):
+        has(published(method), meta_batch=4, geometry_lr=factor, **common)
+        has(published(method, shots=5), meta_batch=2, geometry_lr=1.0, **common)
+
+
 @pytest.mark.parametrize("dataset", ["miniimagenet", "omniglot"])
 def test_momentum_and_adam_were_never_published_and_run_as_maml_does(dataset: str) -> None:
     maml, momentum, adam = (published(method, dataset).to_dict() for method in ("maml", "momentum", "adam"))

@@ -34,8 +34,9 @@ def test_name_is_a_plain_directory_name(dataset: str, method: str) -> None:
 
 
 def test_every_knob_changes_the_name() -> None:
-    base = RunSpec(meta_optimizer="sgd")
+    plain = RunSpec(meta_optimizer="sgd")
     for knob in dataclasses.fields(RunSpec):
+        base = dataclasses.replace(plain, lr_schedule="cosine", meta_lr=1.0) if knob.name == "lr_min" else plain
         value = getattr(base, knob.name)
         other = {int: lambda v: v + 20, float: lambda v: v + 0.5, str: lambda v: v + "x", dict: lambda v: {"a": 1}}[
             type(value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data import storage
+from benchmark.data import storage, writing
 
 CLASSES = {"train": 6, "val": 4, "test": 4}
 IMAGES = 8
@@ -29,5 +29,5 @@ def store_tiny(root: Path, *, test: str = "as it is", name: str = "tiny") -> Non
                 continue
             classes.append(storage.ClassInfo(f"{split}-{number}", split, IMAGES))
             images.append(255 - drawn if split == "test" and test == "poisoned" else drawn)
-    with storage.writing(root, name) as folder:
+    with writing.writing(root, name) as folder:
         storage.store(folder, name, np.concatenate(images), classes, {})

@@ -116,7 +116,7 @@ def _carry_out(
 
 def _report(results: Path, reports: Path, log: Console) -> bool:
     """Make the report on `results` if it is older than a run there; one process at a time. False if it cannot be."""
-    from benchmark.data.storage import locked
+    from benchmark.files import locked
     from benchmark.report import write
 
     page = reports / "index.html"

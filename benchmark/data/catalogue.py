@@ -51,7 +51,8 @@ ENTRIES = {
             84,
             (64, 16, 20),
             600,
-            "mini-imagenet-cache-*.pkl, images with the CSVs, synset folders, or an ILSVRC2012 train folder",
+            "mini-imagenet-cache-*.pkl, images with the CSVs, synset folders, an ILSVRC2012 train folder, or "
+            "timm/mini-imagenet's Parquet files",
         ),
         KnownDataset(
             "tieredimagenet",

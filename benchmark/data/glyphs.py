@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.storage import ClassInfo, Dataset, open_dataset, store, writing
+from benchmark.data.storage import ClassInfo, Dataset, open_dataset, store
+from benchmark.data.writing import writing
 from benchmark.errors import UserError
 
 SIZE = 28

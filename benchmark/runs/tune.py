@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark import recipes
-from benchmark.data.storage import locked
 from benchmark.errors import UserError
-from benchmark.files import read_json, write_atomic
+from benchmark.files import locked, read_json, write_atomic
 from benchmark.runs import store
 from benchmark.spec import RunSpec
 

@@ -47,7 +47,8 @@ class SmallNetwork(nn.Module):
         self.head = nn.Linear(16, 3)
 
     def places(self, kind: str) -> dict[str, int]:
-        return {"layer": {"conv1": 4, "conv2": 4}, "block": {"block1": 4, "block2": 4}, "head": {"head": 3}}[kind]
+        prefix = {"layer": "conv", "activation": "activation", "block": "block"}.get(kind)
+        return {f"{prefix}{i}": 4 for i in (1, 2)} if prefix else {"head": 3}
 
     def insert(self, place: str, layer: nn.Module) -> None:
         self.inserted[place] = layer
@@ -57,7 +58,8 @@ class SmallNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for i, conv, norm in ((1, self.conv1, self.norm1), (2, self.conv2, self.norm2)):
-            x = F.avg_pool2d(F.softplus(norm(self._at(f"conv{i}", conv(x)))), 2)
+            x = self._at(f"activation{i}", norm(self._at(f"conv{i}", conv(x))))
+            x = F.avg_pool2d(F.softplus(x), 2)
             x = self._at(f"block{i}", x)
         return self._at("head", self.head(x.flatten(1)))
 

@@ -15,6 +15,8 @@ VARIANTS = [
     ("warpgrad", {"warp_start": "random"}),
     ("metakfo", {"adapting": False}),
     ("metakfo", {"transform": "nonlinear"}),
+    *(("metaproxnet", {"base": base, "horizon": horizon}) for base, horizon in (("maml", 1), ("metasgd", 2))),
+    ("cavia", {"context": 3}),
     *(("ecml", {"wrt": wrt, "adapt": adapt}) for wrt in ("head", "all") for adapt in ("all", "body", "conv*.weight")),
     ("ecml", {"penalty": "ratio"}),
     ("md", {"sigma": "sigmoid"}),
@@ -23,7 +25,7 @@ VARIANTS = [
     ("alfa-released", {"start": "random"}),
     *(
         (name, {"adapt": adapt})
-        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum", "mamlpp", "alfa")
+        for name in ("maml", "metasgd", "metacurvature", "md", "md-convex", "momentum", "mamlpp", "alfa", "gap")
         for adapt in ("head", "body")
     ),
     ("md", {"adapt": "conv*.weight"}),
@@ -53,10 +55,10 @@ def test_the_contract_holds_with_options(name, options):
 
 
 def test_who_starts_as_maml():
-    """All but MT-net, whose mask is random, MetaKFO, whose transform adapts, Adam, which normalises, and ALFA as
-    released, whose rates are random."""
+    """Not MT-net (a random mask), MetaKFO (an adapting transform), Adam, CAVIA, and the code of ALFA and of GAP."""
     claims = {name for name in optimizers.available() if optimizers.card(name).starts_as_maml}
-    assert claims == set(optimizers.available()) - {"mtnet", "metakfo", "adam", "alfa-released"}
+    others = {"mtnet", "metakfo", "adam", "cavia", "alfa-released", "gap-released"}
+    assert claims == set(optimizers.available()) - others
     assert check("mtnet", mask=False)["start"].error < 1e-12
     assert check("metakfo", adapting=False)["start"].error < 1e-12
 

@@ -44,6 +44,8 @@ def agree(optimizer, steps):
 @pytest.mark.parametrize("network", CHANNELS)
 @pytest.mark.parametrize("method", optimizers.available())
 def test_one_meta_gradient(method, network, adapt):
+    if method == "cavia" and adapt != "all":
+        pytest.skip("its context adapts, and nothing else can")
     agree(made(method, network, adapt=adapt), steps=1 if network == "resnet12" else 2)
 
 

@@ -9,7 +9,8 @@ import pytest
 from benchmark import data
 from benchmark.data import verify
 from benchmark.data.importing import archives, build, decode
-from benchmark.data.storage import ArrayWriter, ClassInfo, set_hash
+from benchmark.data.storage import ClassInfo, set_hash
+from benchmark.data.writing import ArrayWriter
 from benchmark.errors import UserError
 
 

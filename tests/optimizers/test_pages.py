@@ -72,7 +72,7 @@ def test_list_prints_one_entry_or_each_paper_once(capsys):
     assert parser.main(["list", "md-released", "--bibtex"]) == 0
     assert capsys.readouterr().out == pages.bibtex("md") + "\n"
     assert parser.main(["list", "--bibtex"]) == 0
-    keys = re.findall(r"@\w+\{(\w+),", capsys.readouterr().out)
+    keys = re.findall(r"@\w+\{([\w-]+),", capsys.readouterr().out)
     assert len(keys) == len(set(keys)) == len({pages.bibtex(name) for name in optimizers.available()})
     assert parser.main(["list", "data", "--bibtex"]) == 2
     assert "--bibtex is for methods, got 'data'" in capsys.readouterr().err

@@ -278,7 +278,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_glyphs_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.data import glyphs, storage
+    from benchmark.data import glyphs, storage, writing
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -286,7 +286,7 @@ def test_glyphs_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8).numpy()
     classes = [storage.ClassInfo(split, split, 1) for split in storage.SPLITS]
     monkeypatch.setattr(glyphs, "render", lambda: (images, classes, {}))
-    monkeypatch.setattr(storage.ArrayWriter, "write", full)
+    monkeypatch.setattr(writing.ArrayWriter, "write", full)
     with pytest.raises(UserError, match=r"the disk of .* is full; nothing was imported"):
         data.load("glyphs", tmp_path)
     assert not list(tmp_path.rglob("*.part"))

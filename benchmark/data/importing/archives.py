@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from benchmark.data.importing.decode import IMAGE_SUFFIXES
-from benchmark.data.importing.sources import BROKEN, MAX_MEMBERS, Folder, Source, content
+from benchmark.data.importing.sources import BROKEN, MAX_MEMBERS, Folder, Lone, Source, content
+from benchmark.data.importing.tables import SUFFIX, Tables, table_files
 from benchmark.errors import UserError
 
 MAX_BYTES = 200 << 30  # expanded
@@ -147,7 +148,7 @@ class Nested(Source):
 
 
 @contextlib.contextmanager
-def _closing_on_error(file: IO[bytes]) -> Iterator[None]:
+def _closing_on_error(file: IO[bytes] | Source) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -181,18 +182,32 @@ def _clean(name: str) -> str:
 
 
 def open_source(path: Path) -> Source:
-    """A folder, zip or tar (gz, bz2, xz); :class:`UserError` for anything else, and for unsafe or broken archives."""
+    """A folder, zip or tar (gz, bz2, xz), or tables in one or alone, whose rows are then its files.
+
+    :class:`UserError` for anything else, and for unsafe or broken ones.
+    """
+    found = _opened(path)
+    has_images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in found.sizes)
+    if has_images or not table_files(found):
+        return found
+    with _closing_on_error(found):
+        return Tables(found)
+
+
+def _opened(path: Path) -> Source:
     try:
         found = path.stat()
     except FileNotFoundError as error:
         raise UserError(f"no file or folder {str(path)!r}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    expected = f"expected one of: a folder, {', '.join(ARCHIVES)}"
+    expected = f"expected one of: a folder, {', '.join(ARCHIVES)}, {SUFFIX}"
     if stat.S_ISDIR(found.st_mode):
         return _with_inner(Folder(path))
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{str(path)!r} is a pipe, socket or device, and no file; {expected}")
+    if path.suffix.lower() == SUFFIX:
+        return Lone(path)
     try:
         if zipfile.is_zipfile(path):
             return _with_inner(Zip(path))

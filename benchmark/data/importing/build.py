@@ -20,7 +20,8 @@ import numpy as np
 from benchmark.data.importing import ProgressCallback
 from benchmark.data.importing.decode import IMAGE_SUFFIXES, ImageFormat, QueuedImage, decode_all
 from benchmark.data.importing.sources import Source
-from benchmark.data.storage import SPLITS, ArrayWriter, ClassInfo, read_index, write_index, writing, written
+from benchmark.data.storage import SPLITS, ClassInfo, read_index, write_index
+from benchmark.data.writing import ArrayWriter, writing, written
 from benchmark.errors import UserError
 
 MAX_BAD_SHARE = 0.01  # of images that cannot be decoded

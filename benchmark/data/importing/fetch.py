@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.data.importing import ProgressCallback
-from benchmark.data.storage import held
+from benchmark.data.writing import held
 from benchmark.errors import UserError, nearest
 from benchmark.files import settle
 

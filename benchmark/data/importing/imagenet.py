@@ -31,6 +31,7 @@ from benchmark.data.importing.formats import (
     unique,
 )
 from benchmark.data.importing.sources import Source, read_text
+from benchmark.data.importing.tables import Tables
 from benchmark.data.storage import SPLITS
 from benchmark.errors import UserError
 
@@ -63,7 +64,7 @@ def csv_table(source: Source, found: dict[str, str]) -> Table:
 
 
 def mini_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
-    """Cache pickles, split pickles, CSVs with images, an ILSVRC2012 tree, or synset folders: whichever it is."""
+    """Cache pickles, split pickles, CSVs with images, an ILSVRC2012 tree, synset folders, or Parquet files."""
     caches = pick(source, r"mini-imagenet-cache-(train|val|test)\.(?:pkl|pickle)")
     if complete(caches, source):
         return ImportPlan("mini-imagenet-cache pickles", image_format, _caches(source, caches))
@@ -73,6 +74,8 @@ def mini_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
     table = csv_table(source, csvs) if complete(csvs, source) else official_table()
     synsets = {synset for names in table.values() for synset in names}
     folders = {synset: names for synset, names in images_by(source, parent).items() if synset in synsets}
+    if isinstance(source, Tables):
+        return _tables(source, image_format, table)
     if not folders:
         return ImportPlan("CSVs and images", image_format, iter([_flat(source, table)]))
     if any(_is_ilsvrc(names) for names in folders.values()):
@@ -81,6 +84,33 @@ def mini_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
         return ImportPlan("ILSVRC2012 tree, cut by the CSVs", image_format, iter([_cut(whole, table, source)]))
     lists = {split: list(names) for split, names in table.items()}
     return ImportPlan("synset folders", image_format, iter([listed(folders, lists, source, "miniImageNet")]))
+
+
+def _tables(source: Tables, image_format: ImageFormat, table: Table) -> ImportPlan:
+    """Parquet files whose labels are synsets, such as those of ``timm/mini-imagenet``: split anew by the lists.
+
+    That set's train and validation parts hold 500 and 100 images of each class; its test part holds 50 more, of
+    ILSVRC2012's validation images, which are not among miniImageNet's 600.
+    """
+    lists = {split: list(names) for split, names in table.items()}
+    known, left_out = {synset for names in lists.values() for synset in names}, {}
+    parts: dict[str, set[str]] = {}
+    for name in source.sizes:
+        *part, synset, _ = ["", *name.split("/")]
+        parts.setdefault(part[-1], set()).add(synset)
+    more = parts.get("test", set()) & parts.get("train", set())
+    groups: dict[str, list[str]] = {}
+    for name in sorted(source.sizes, key=lambda each: (each.rpartition("/")[2], each)):
+        *part, synset, _ = ["", *name.split("/")]
+        if synset not in known:
+            left_out[name] = f"of class {synset or 'none'}, which is in no list of miniImageNet"
+        elif part[-1] == "test" and synset in more:
+            left_out[name] = "of the part test, whose images miniImageNet does not have"
+        else:
+            groups.setdefault(synset, []).append(name)
+    planned = listed(groups, lists, source, "miniImageNet")
+    how = "the official one (Ravi & Larochelle), whatever the parts of the tables"
+    return ImportPlan("Parquet files", image_format, iter([planned]), split=how, left_out=left_out)
 
 
 def _is_ilsvrc(names: list[str]) -> bool:
@@ -110,7 +140,8 @@ def _flat(source: Source, table: Table) -> list[PlannedClass]:
     if lost:
         raise UserError(
             f"{source.path.name}: {len(lost)} of the {len(wanted)} images of miniImageNet are not there, first "
-            f"{lost[0]}; expected cache pickles, images/ with the CSVs, synset folders, or an ILSVRC2012 train folder"
+            f"{lost[0]}; expected cache pickles, images/ with the CSVs, synset folders, an ILSVRC2012 train folder, or "
+            "Parquet files"
         )
     return [
         PlannedClass(synset, split, [where[file] for file in files])

@@ -132,6 +132,16 @@ class Folder(Source):
         return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
+class Lone(Source):
+    """A single file, as the only one of a folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, {path.name: path.stat().st_size})
+
+    def open(self, name: str) -> IO[bytes]:
+        return open(self.path, "rb")
+
+
 def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
