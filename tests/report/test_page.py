@@ -167,7 +167,7 @@ def test_the_page_leads_with_the_answer_and_folds_what_comes_after_the_claims(ma
     order = [text.index(f'id="{name}"') for name in ("answer", "table1-0", "claims", "pairs", "figures", "runs")]
     assert order == sorted(order)
     assert text.index('id="figure-fig1-glyphs-5way-1shot-controlled"') < text.index('id="claims"')
-    assert "5-way glyphs: at 1 shot (controlled) MD has" in page.text
+    assert "5-way glyphs: at 1 shot (controlled recipe) MD has" in page.text
     assert "With one seed this is of these trained models, and not of the methods." in page.text
     for name in ("pairs", "figures", "runs"):
         assert re.search(rf'aria-labelledby="{name}"><details><summary>', text)

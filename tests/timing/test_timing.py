@@ -100,8 +100,8 @@ def test_a_table_from_before_tasks_were_written(tmp_path, monkeypatch):
         (("--methods", "mamml"), "maml"),
         (("--methods", ","), "--methods is empty"),
         (("--sizes", "84"), "--sizes takes PIXELS:CHANNELS"),
-        (("--sizes", "8:4"), "at least 16 pixels"),
-        (("--rounds", "0"), "--rounds must be at least 1"),
+        (("--sizes", "8:4"), "takes 16 to 1024 pixels"),
+        (("--rounds", "0"), "--rounds must lie between 1"),
     ],
 )
 def test_wrong_flags(words, message):
