@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.report.table import Place, Table, grid, notes, seeds_grid
+from benchmark.report.notes import notes
+from benchmark.report.table import Place, Table, grid, seeds_grid
 from benchmark.screen import visible
 
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from benchmark import statistics
-from benchmark.report import budget, pairs
-from benchmark.report.cell import FLOOR, PUBLISHED_NORM, Cell
+from benchmark.report import pairs
+from benchmark.report.cell import Cell
 from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.published import (
@@ -89,6 +88,13 @@ class Table:
     def reconstructed(self, label: str) -> bool:
         """Whether no public text settles the method of this row."""
         return any(row.reconstructed for group in self.groups for row in group.rows if row.label == label)
+
+    @property
+    def repaired(self) -> list[str]:
+        """Rows of the suite's repair of the published map, where a printed number stands beside them."""
+        if not self.reference.numbers.keys() & {(REPAIRED, shots) for shots in self.shots}:
+            return []
+        return [label for method, label in self.labels if method == REPAIRED and self.plain(label)]
 
     def meta_parameters(self, label: str) -> list[int]:
         """The numbers of meta-parameters that the runs of this row recorded."""
@@ -235,14 +241,6 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
     return [each.title for each in found], [list(line) for line in zip(*(each.places for each in found), strict=True)]
 
 
-NORMS = {
-    "support": "Support norm: query images are normalised by the support set's statistics, and no prediction depends "
-    "on the other query images. Elsewhere they are normalised by their own batch, as in the papers.",
-    "group": "Group norm: each image is normalised by itself, and no prediction depends on the other images.",
-}
-"""What a column of another norm than the papers' means."""
-
-
 def column_title(group: TableGroup, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
     seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
@@ -250,64 +248,8 @@ def column_title(group: TableGroup, shots: int) -> str:
 
 
 def _name(table: Table, label: str) -> str:
-    marks = " *" * table.reconstructed(label) + " †" * (label in _repaired(table))
+    marks = " *" * table.reconstructed(label) + " †" * (label in table.repaired)
     return label + marks
-
-
-def _repaired(table: Table) -> list[str]:
-    """Rows of the suite's repair of the published map, where a printed number stands beside them."""
-    if not table.reference.numbers.keys() & {(REPAIRED, shots) for shots in table.shots}:
-        return []
-    return [label for method, label in table.labels if method == REPAIRED and table.plain(label)]
-
-
-def notes(table: Table) -> list[str]:
-    """What the table's signs mean, in whole sentences."""
-    several = any(group.seeds > 1 for group in table.groups)
-    lines = [
-        "Ours: mean ± 1.96·σ/√T over the T test tasks of one seed (population σ)"
-        + (" ± standard deviation over seeds" if several else "")
-        + "; all methods of a column meet the same tasks. Bold: the best mean and every row that it does not beat "
-        "beyond chance, by the paired test of pairs.csv ("
-        + ("over seeds and tasks" if several else "over tasks")
-        + "); the floor does not compete.",
-    ]
-    if table.sources:
-        where = table.reference.title
-        other = where != dataset_title(table.dataset)
-        sources = table.sources
-        marked = sources if len(sources) == 1 else [f"[{i}] {source}" for i, source in enumerate(sources, start=1)]
-        lines.append(
-            f"Paper: the published number as printed ({'; '.join(marked)}), on {where}"
-            + (", another data set: compare the order of the methods, not the level." if other else ".")
-            + " The papers mix network widths, test protocols and meta-optimizers."
-        )
-    norms = [group.norm for group in table.groups if group.norm != PUBLISHED_NORM]
-    lines += [NORMS[norm] for norm in dict.fromkeys(norms)]
-    methods = {method for method, _ in table.labels}
-    if any(table.reconstructed(label) for _, label in table.labels):
-        lines.append(f"* {RECONSTRUCTED}.")
-    if _repaired(table):
-        lines.append(f"† {REPAIR}.")
-    if FLOOR in methods:
-        lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
-    if any(table.step_ms(label) for _, label in table.labels):
-        size = image_size(table.dataset)
-        lines.append(f"Inner step: one 1-shot task of {size}×{size} images at the width of the row, as timed alone.")
-    lines += budget.facts(table.groups)
-    seeds = [
-        len(cell.measured)
-        for group in table.groups
-        for row in group.rows
-        for cell in row.cells.values()
-        if row.method != FLOOR
-    ]
-    if seeds and min(seeds) < statistics.FEW_SEEDS:
-        lines.append(
-            f"Few seeds ({max(1, min(seeds))} in places): the interval over tasks says how well one trained model is "
-            "measured, not how much another seed would change it."
-        )
-    return lines
 
 
 def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:

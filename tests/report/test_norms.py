@@ -11,6 +11,7 @@ from benchmark.report.claims import judge
 from benchmark.report.compare import compare
 from benchmark.report.findings import read
 from benchmark.report.group import group_runs
+from benchmark.report.notes import notes
 from benchmark.runs.store import load_runs
 
 
@@ -59,7 +60,7 @@ def test_pairs_and_claims_are_of_one_norm(both, results):
         assert claims[key].checks
         assert not [check for check in claims[key].checks if "support norm" in check.where]
     (one,) = table.tables(both)
-    starts = [line.partition(":")[0] for line in table.notes(one) if line.startswith("Budget")]
+    starts = [line.partition(":")[0] for line in notes(one) if line.startswith("Budget")]
     assert starts == ["Budget (controlled recipe)", "Budget (controlled recipe, support norm)"]
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmark.report import findings, formats, published, table, words
 from benchmark.report.group import group_runs
+from benchmark.report.notes import notes
 from benchmark.report.terminal import print_table
 from benchmark.runs.store import load_runs
 
@@ -82,7 +83,7 @@ def test_the_printed_number_of_md_stands_beside_the_released_code_and_md_is_mark
     _, body = table.grid(one)
     assert [line[0].text for line in body] == ["MD †", "MD as released", "MD convex (ours)"]
     assert [line[1].text for line in body] == ["56.10 ± 1.43", "56.10 ± 1.43", "–"]
-    assert any(line.startswith("† this suite's repair") for line in table.notes(one))
+    assert any(line.startswith("† this suite's repair") for line in notes(one))
     assert table.frame([one])["remark"].notna().tolist() == [True, False, False]
 
 
@@ -218,12 +219,12 @@ def test_equal_budget_is_a_line_of_facts(add_run, results):
     add_run("maml", iterations=100)
     add_run("md", iterations=100)
     (one,) = made(results)
-    (line,) = (line for line in table.notes(one) if line.startswith("Budget"))
+    (line,) = (line for line in notes(one) if line.startswith("Budget"))
     assert line.startswith("Budget (controlled recipe): all alike in network cnn4, channels 32, meta-steps 100")
     assert "different" not in line
     add_run("metasgd", iterations=200, channels=64)
     (one,) = made(results)
-    (line,) = (line for line in table.notes(one) if line.startswith("Budget"))
+    (line,) = (line for line in notes(one) if line.startswith("Budget"))
     assert line.endswith("; different in channels 32 / 64, meta-steps 100 / 200.")
 
 

@@ -17,6 +17,7 @@ from benchmark.report.group import TableGroup
 from benchmark.report.html import markup
 from benchmark.report.html.markup import HtmlCell
 from benchmark.report.html.records import Anchors
+from benchmark.report.notes import notes
 from benchmark.report.scope import Scope
 from benchmark.report.table import Table
 from benchmark.report.words import signed
@@ -96,7 +97,7 @@ def table_1(one: Table, index: int, anchors: Anchors) -> str:
         lines = [[HtmlCell(first), *(markup.words(each) for each in rest)] for first, *rest in seeded[1]]
         shown = markup.table(f"{one.title}: over seeds", seeded[0], lines, name=f"seeds-{index}")
         parts.append(markup.details("Intervals over seeds", shown))
-    parts.append(markup.details("How to read this table", markup.bullets(table.notes(one), "notes")))
+    parts.append(markup.details("How to read this table", markup.bullets(notes(one), "notes")))
     return "".join(parts)
 
 
