@@ -40,7 +40,7 @@ WRITERS = {
     "geometry.csv": lambda path: verification.write_geometry([RECORD], path),
     "rows.csv": lambda path: merge_rows(path, pd.DataFrame({"a": [1], "b": [2]}), ("a",)),
     "tasks.csv": lambda path: export.write(pd.DataFrame({"a": [1]}), path),
-    "fig1.png": lambda path: draw.save(Drawing("fig1", "", "", Figure()), path.parent),
+    "fig1.png": lambda path: draw.save(Drawing("fig1", "", "", Figure(), Figure()), path.parent),
     "cost.png": lambda path: timing_verb.save(TIMED, path.parent),
 }
 

@@ -19,7 +19,6 @@ from benchmark.runs.grid import methods_named
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 HELP = "per-step cost of each method, beside other libraries"
 
@@ -161,54 +160,23 @@ def _columns(rows: pd.DataFrame, columns: dict[str, tuple[str, Callable[[float],
 
 
 def save(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """The figure ``cost``: meta-gradient and evaluation of one task by method, one panel for each size."""
+    """The figure ``cost``, which the page of a report has too: meta-gradient and evaluation, a panel for each size."""
+    from benchmark.report.figures.cost import cost
     from benchmark.report.figures.draw import write
     from benchmark.report.figures.style import styled
 
-    paths = _figures(folder)
     with styled():
-        figure = _draw(table.sort_values("method", key=_places, kind="stable"))
+        drawing = cost(table)
+        if drawing is None:
+            return []
+        paths = _figures(folder)
         for path in paths:
-            write(figure, path)
+            write(drawing.figure, path)
     return paths
 
 
 def _figures(folder: Path) -> list[Path]:
     return [folder / "cost.png", folder / "cost.pdf"]
-
-
-def _places(methods: pd.Series) -> pd.Series:
-    """The published order; all others, peers among them, behind it as they came."""
-    from benchmark.report.published import method_order
-
-    return methods.map(lambda method: method_order(method)[0])
-
-
-def _draw(table: pd.DataFrame) -> Figure:
-    from matplotlib.figure import Figure
-
-    from benchmark.report.figures.draw import legend_below, name_lines
-    from benchmark.report.published import method_title
-
-    groups = list(table.groupby(["image_size", "channels"], sort=False))
-    most = max(len(rows) for _, rows in groups)
-    figure = Figure(figsize=(3.7 * len(groups) + 0.8, 0.34 * most + 1.3), layout="constrained")
-    for axis, ((size, width), rows) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        places = range(len(rows))
-        for shift, quantity, color, hatch in (
-            (-0.2, "meta_gradient", "#0072b2", None),
-            (0.2, "evaluation", "#e69f00", "///"),
-        ):
-            label = quantity.replace("_", "-")
-            values = rows[f"{quantity}_ms"].tolist()
-            bars = axis.barh([p + shift for p in places], values, 0.4, color=color, hatch=hatch, label=label)
-            axis.bar_label(bars, fmt=lambda ms: f"{ms:,.0f}" if ms >= 99.95 else f"{ms:.3g}", padding=2, fontsize=7)
-        axis.margins(x=0.15)
-        axis.set_title(f"{size}×{size}, CNN4-{width}")
-        axis.set_xlabel("ms per task")
-        name_lines([axis], [method_title(name) for name in rows["method"]])
-    legend_below(figure, figure.axes)
-    return figure
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from benchmark.errors import UserError, nearest
 from benchmark.files import require_writable, write_atomic
 from benchmark.runs.grid import methods_named
 
+MOST_STEPS = 10_000
 HELP = "prove methods right; the geometry they learned"
 
 
@@ -28,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="RUN",
         help="directories of trained runs: their learned geometry, and what each estimator of the meta-gradient is off",
+    )
+    parser.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="look for points where a mirror map is not monotone, so many steps down from each start; default: 0, none",
     )
     parser.add_argument("--output", type=place, metavar="FILE", help="write what is printed here, too")
     add_results(parser)
@@ -50,9 +58,12 @@ def main(arguments: argparse.Namespace) -> int:
     for path in arguments.checkpoints:
         if not (path / "spec.json").exists():
             raise UserError(f"{path} is not the directory of a run; expected one that holds spec.json, below results/")
+    if not 0 <= arguments.search <= MOST_STEPS:
+        raise UserError(f"--search takes a number of steps from 0 to {MOST_STEPS:,}, got {arguments.search}")
     console = output()
     results = arguments.results if arguments.results.is_dir() else None
-    for target in filter(None, (arguments.output, results and results / "geometry.csv")):
+    kept = [results / f"{name}.csv" for name in ("geometry", "spectrum", "search")] if results else []
+    for target in filter(None, (arguments.output, *kept)):
         require_writable(target)
     console.record = arguments.output is not None
     records = verify(
@@ -63,6 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
         results=results,
         networks=networks,
         options=options,
+        search_steps=arguments.search,
     )
     if arguments.output is not None:
         text = f"$ {arguments.command_line}\n\n{console.export_text()}"

@@ -24,9 +24,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import without_formulas, write_atomic
-from benchmark.report import caveats, formats, pairs, table, tuning
+from benchmark.report import caveats, formats, matrix, pairs, table, tuning
 from benchmark.report.claims import judge
-from benchmark.report.figures import draw, geometry, plots
+from benchmark.report.figures import cost, draw, fig1, geometry, plots, trials
 from benchmark.report.figures.style import styled
 from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
@@ -51,12 +51,12 @@ def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)
-    step_ms = findings.step_cost.to_dict()
+    tables = table.tables(groups, findings, compared)
     parts = {
-        "table1.md": formats.markdown(groups, step_ms),
-        "table1.csv": without_formulas(table.frame(groups, step_ms)).to_csv(index=False),
-        "table1.tex": formats.latex(groups, step_ms),
-        "pairs.md": pairs.markdown(groups, compared),
+        "table1.md": formats.markdown(tables),
+        "table1.csv": without_formulas(table.frame(tables)).to_csv(index=False),
+        "table1.tex": formats.latex(tables),
+        "pairs.md": matrix.markdown(groups, compared),
         "pairs.csv": without_formulas(compared).to_csv(index=False),
         "claims.md": judge.markdown(judged),
         "claims.csv": without_formulas(judge.frame(judged)).to_csv(index=False),
@@ -73,7 +73,7 @@ def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
         drawn = list(drawings(groups, compared, findings))
         written += save_all(drawn, reports / "figures")
     remove_stale(reports / "figures", {drawing.stem for drawing in drawn})
-    content = page.Content(runs, groups, compared, judged, drawn, reports / "figures", step_ms, warned)
+    content = page.Content(runs, groups, tables, compared, judged, drawn, reports / "figures", warned)
     return [_write(reports / "index.html", page.render(content)), *written]
 
 
@@ -86,13 +86,15 @@ def drawings(groups: Sequence[TableGroup], compared: pd.DataFrame, findings: Fin
     """Every figure that these groups give, one at a time."""
     for group in groups:
         for shots in group.shots:
-            drawing = draw.fig1(group, shots)
+            drawing = fig1.fig1(group, shots)
             if drawing is not None:
                 yield drawing
         yield from plots.draw(group, compared, findings)
-    shape = geometry.geometry(findings)
-    if shape is not None:
-        yield shape
+    yield from trials.draw(findings)
+    yield from geometry.draw(findings)
+    spent = cost.cost(findings.timing)
+    if spent is not None:
+        yield spent
 
 
 def save_all(drawn: Sequence[draw.Drawing], folder: Path) -> list[Path]:
@@ -110,7 +112,8 @@ def remove_stale(folder: Path, stems: set[str]) -> None:
     """Delete the figures of an earlier report that this one does not have: nobody would see that they are old."""
     kind = re.compile(rf"({'|'.join(draw.KINDS)})(-[a-z0-9-]+)?")
     for path in folder.iterdir():
-        if path.suffix[1:] in draw.FORMATS and path.stem not in stems and kind.fullmatch(path.stem):
+        stem = path.stem.removesuffix(draw.NARROW)
+        if path.suffix[1:] in draw.FORMATS and stem not in stems and kind.fullmatch(stem):
             path.unlink()
 
 

@@ -91,6 +91,12 @@ class Cell:
         return statistics.seed_interval(means) if means else None
 
     @functools.cached_property
+    def spread(self) -> float:
+        """Sample standard deviation of the seeds' means, in the units of the table; nan with fewer than two seeds."""
+        means = [statistics.task_interval(scores(run)).mean for run in self.measured]
+        return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
+    @functools.cached_property
     def _traces(self) -> dict[str, pd.DataFrame | None]:
         return {column: self._joined(column) for column in TRACES}
 

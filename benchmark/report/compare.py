@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmark import statistics
 from benchmark.errors import UserError, nearest
-from benchmark.report import pairs, words
+from benchmark.report import matrix, pairs, words
 from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
@@ -140,9 +140,13 @@ def common_scores(a: Cell, b: Cell) -> tuple[Interval, Interval]:
 
 
 def _score(values: pd.Series) -> Interval:
-    halves = np.array([statistics.task_interval(seed).half for _, seed in values.groupby(level="seed")])
-    whole = statistics.task_interval(values)
-    return dataclasses.replace(whole, half=float(np.sqrt(np.mean(halves**2))) if len(halves) else math.nan)
+    """Each seed counts alike, as in a table and in the difference."""
+    parts = [statistics.task_interval(seed) for _, seed in values.groupby(level="seed")]
+    if not parts:
+        return statistics.task_interval([])
+    mean = float(np.mean([part.mean for part in parts]))
+    half = float(np.sqrt(np.mean([part.half**2 for part in parts])))
+    return Interval(mean, half, sum(part.count for part in parts))
 
 
 def show(found: Sequence[Comparison], console: Console) -> None:
@@ -170,19 +174,19 @@ def lines(each: Comparison) -> Iterator[str]:
             have = " and ".join(f"{count:,}" for count in finite)
             yield f"means over the {row['tasks']:,} tasks that both have a finite result on, of {have}"
         unit = "" if row["lower_is_better"] else " points"
+        over = f"over {row['seeds']} seeds and their tasks" if row["seeds"] > 1 else "bootstrap"
         yield (
-            f"difference {row['difference']:+.2f}{unit}, 95 % bootstrap [{row['low']:+.2f}, {row['high']:+.2f}], "
-            f"p (Holm) {pairs.p_text(row['p_holm'])}"
+            f"difference {row['difference']:+.2f}{unit}, 95 % {over} [{row['low']:+.2f}, {row['high']:+.2f}], "
+            f"p (Holm) {matrix.p_text(row['p_holm'])}"
         )
         counts = (
             f"larger on {row['wins']}, equal on {row['ties']}, smaller on {row['losses']} of {row['tasks']:,} tasks"
         )
         yield f"effect d {row['effect']:+.2f}; {counts}"
-        if row["seeds"] > 1:
-            yield f"over {row['seeds']} seeds: {row['difference']:+.2f} ± {row['half_seeds']:.2f}"
         better = pairs.outcome(row)
         names = {"a": each.names[0], "b": each.names[1]}
-        yield f"{names[better]} is better" if better else "no difference beyond chance"
+        told = f"{names[better]} is better" if better else "no difference beyond chance"
+        yield told if row["seeds"] > 1 else f"{told} (two trained models: one seed says nothing of another)"
     shown = [f"{name} ×{value:.2f}" for name, value in ratios(*each.cells).items() if math.isfinite(value)]
     if shown:
         yield f"cost ratio: {', '.join(shown)}"

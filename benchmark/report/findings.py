@@ -1,12 +1,21 @@
 """What other verbs measured about the methods themselves, where they left it in the results folder.
 
-``verify`` writes the geometry of learned updates and ``time`` their cost, each as one CSV beside the runs. Both are
-optional: a report without them says that there is no evidence. Columns that are missing are read as unknown.
+``verify`` writes the geometry of learned updates and ``time`` their cost, as CSVs beside the runs. All are optional: a
+report without them says that there is no evidence. Columns that are missing are read as unknown.
 
 ``geometry.csv``: one row for each map that was looked at.
     method; run (name of the run whose checkpoint it is, empty at the start); stage (``start`` or ``trained``);
     parameters (d); least and greatest (eigenvalues of the symmetric part of the Jacobian J); residual (how far the
     least may be off); asymmetry ‖J − Jᵀ‖/2‖J‖; condition; cosine (between update and negative gradient).
+
+``spectrum.csv``: quantiles of the eigenvalues of that symmetric part.
+    method; run; share (of the eigenvalues, 0 … 1); eigenvalue (so many lie at or below it).
+
+``search.csv``: one row for each place from which a counter-example to monotonicity was looked for.
+    method; run (whose θ it is, else empty); theta (how θ was drawn); point (how z was); steps of descent; first and
+    least (eigenvalue where it began and the least met); residual; distance ‖z − z₀‖/‖z₀‖ of the least from its start.
+
+``tuning/tuning.csv``: one row for each trial of a tuning, as :mod:`benchmark.runs.tune` writes it.
 
 ``timing.csv``: one row for each method, size and set of conditions.
     method; channels; image_size; parameters (d); adapt_step_ms; transform_ms; meta_gradient_ms; multiply_adds (one
@@ -15,6 +24,7 @@ optional: a report without them says that there is no evidence. Columns that are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +32,26 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.report.published import method_order
+from benchmark.files import read_json
+from benchmark.report.published import dataset_title, method_order
 
 GEOMETRY = {
     "method": "str", "run": "str", "stage": "str", "parameters": "float", "least": "float", "greatest": "float",
     "residual": "float", "asymmetry": "float", "condition": "float", "cosine": "float",
 }  # fmt: skip
+SPECTRUM = {"method": "str", "run": "str", "share": "float", "eigenvalue": "float"}
+SEARCH = {
+    "method": "str", "run": "str", "theta": "str", "point": "str", "steps": "float", "first": "float",
+    "least": "float", "residual": "float", "distance": "float",
+}  # fmt: skip
+TRIALS = {
+    "method": "str", "trial": "float", "alpha": "float", "state": "str", "score": "float", "accuracy": "float",
+    "chosen": "str",
+}  # fmt: skip
 TIMING = {
     "method": "str", "channels": "float", "image_size": "float", "parameters": "float", "adapt_step_ms": "float",
-    "transform_ms": "float", "meta_gradient_ms": "float", "multiply_adds": "float", "meta_parameters": "float",
+    "transform_ms": "float", "meta_gradient_ms": "float", "evaluation_ms": "float",
+    "multiply_adds": "float", "meta_parameters": "float",
     "peak_mib": "float", "shots": "str", "queries": "str", "steps": "str", "tasks": "str", "strategy": "str",
     "threads": "str", "device": "str", "clock": "str",
 }  # fmt: skip
@@ -39,44 +60,72 @@ CONDITIONS = ("shots", "queries", "steps", "tasks", "strategy", "threads", "devi
 TIMING_KEY = ("method", "channels", "image_size", *CONDITIONS)
 """What a row is a measurement of."""
 GEOMETRY_KEY = ("method", "run", "stage")
+SEARCH_KEY = ("method", "run", "theta", "point")
+SPECTRUM_KEY = ("method", "run", "share")
+TABLES = {
+    "geometry": (GEOMETRY, GEOMETRY_KEY),
+    "timing": (TIMING, TIMING_KEY),
+    "spectrum": (SPECTRUM, SPECTRUM_KEY),
+    "search": (SEARCH, SEARCH_KEY),
+}
 TIMING_ABSENT = {"tasks": "1", "strategy": "auto"}
 """The defaults of ``time``, for files from before these were written."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Tables of :data:`GEOMETRY` and :data:`TIMING`; empty where nothing was measured."""
+    """One table for each file; empty where nothing was measured."""
 
     geometry: pd.DataFrame
     timing: pd.DataFrame
+    spectrum: pd.DataFrame
+    search: pd.DataFrame
+    trials: pd.DataFrame
+    """Of the tuning below the results, one row a trial; empty where there is none."""
+    trials_of: str = ""
+    """What was tuned: ``5-way 1-shot CIFAR-FS, 500 meta-steps a trial``."""
 
-    @property
-    def step_cost(self) -> pd.Series:
-        """Milliseconds of one inner step by method, mean over sizes; empty without timing.
+    def step_ms(self, image_size: float, channels: float) -> dict[str, float]:
+        """Milliseconds of one inner step by method, at this size alone; empty where none was timed at it.
 
-        Like for like: under the conditions, and at the sizes, at which most methods were timed.
+        Like for like: under the conditions under which most methods were timed there.
         """
         known = self.timing.dropna(subset=["adapt_step_ms"])
-        if len(known):
-            conditions = known[list(CONDITIONS)].fillna("").agg("|".join, axis=1)
-            methods = known.groupby(conditions)["method"].transform("nunique")
-            known = known[conditions == conditions[methods.idxmax()]]
-            methods = known.groupby(["channels", "image_size"], dropna=False)["method"].transform("nunique")
-            known = known[methods == methods.max()]
-        return known.groupby("method")["adapt_step_ms"].mean()
+        known = known[(known["image_size"] == image_size) & (known["channels"] == channels)]
+        known = like_for_like(known, "method")
+        return {str(name): float(ms) for name, ms in known.groupby("method")["adapt_step_ms"].mean().items()}
+
+
+def like_for_like(timing: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Of these rows those under one set of conditions: the one under which `column` has most different values."""
+    if timing.empty:
+        return timing
+    known = [name for name in CONDITIONS if name in timing]
+    conditions = timing[known].astype(str).agg("|".join, axis=1) if known else pd.Series("", timing.index)
+    most = timing.groupby(conditions)[column].transform("nunique")
+    return timing[conditions == conditions[most.idxmax()]]
 
 
 def read(*results: Path) -> Findings:
-    """Read both tables below `results`; :class:`UserError` for a file that is no such table.
+    """Read the tables in `results`; :class:`UserError` for a file that is no such table.
 
-    What several folders measured alike counts once, as the first of them has it.
+    What several folders measured alike counts once, as the first of them has it; the tuning is the first one's.
     """
-    geometry = pd.concat([_read(folder / "geometry.csv", GEOMETRY) for folder in results], ignore_index=True)
-    timing = pd.concat([_read(folder / "timing.csv", TIMING) for folder in results], ignore_index=True)
-    if len(results) > 1:
-        geometry = geometry.drop_duplicates(list(GEOMETRY_KEY), ignore_index=True)
-        timing = timing.drop_duplicates(list(TIMING_KEY), ignore_index=True)
-    return Findings(geometry, timing)
+    found = {}
+    for name, (columns, key) in TABLES.items():
+        table = pd.concat([_read(folder / f"{name}.csv", columns) for folder in results], ignore_index=True)
+        found[name] = table.drop_duplicates(list(key), ignore_index=True) if len(results) > 1 else table
+    tuned = [folder / "tuning" for folder in results if (folder / "tuning" / "tuning.csv").exists()]
+    folder = tuned[0] if tuned else results[0] / "tuning"
+    return Findings(**found, trials=_read(folder / "tuning.csv", TRIALS), trials_of=_tuned(folder / "tuned.json"))
+
+
+def _tuned(path: Path) -> str:
+    if not path.exists():
+        return ""
+    found = read_json(path)
+    where = f"{found.get('ways')}-way {found.get('shots')}-shot {dataset_title(str(found.get('dataset')))}"
+    return f"{where}, {found.get('iterations'):,} meta-steps a trial"
 
 
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
@@ -89,12 +138,11 @@ def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if "method" not in table:
         raise UserError(f"{path}: has no column 'method'; expected {', '.join(columns)}")
     for name, kind in columns.items():
-        if name not in table:
-            table[name] = pd.Series([None] * len(table), dtype=_dtype(kind))
-        elif kind == "float":
-            table[name] = pd.to_numeric(table[name], errors="coerce")
+        if kind == "float":
+            table[name] = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan
         else:
-            table[name] = table[name].fillna("").astype(str)
+            words = table[name].astype(object) if name in table else pd.Series("", table.index, dtype=object)
+            table[name] = words.where(words.notna(), "").astype(str)
     order = sorted(table.index, key=lambda index: method_order(str(table["method"][index])))
     return table.loc[order, list(columns)].reset_index(drop=True)
 

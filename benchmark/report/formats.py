@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from benchmark.report.group import TableGroup
-from benchmark.report.table import Place, grid, notes, seeds_grid, tables
+from benchmark.report.notes import notes
+from benchmark.report.table import Place, Table, grid, seeds_grid
 from benchmark.screen import visible
 
 
-def markdown(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> str:
+def markdown(tables: Sequence[Table]) -> str:
     """All tables in Markdown, with their notes and, where there are several seeds, the intervals over seeds."""
     parts = ["# Table 1"]
-    for table in tables(groups, step_ms):
+    for table in tables:
         parts += [f"## {escape_markdown(table.title)}", markdown_table(*grid(table))]
         seeded = seeds_grid(table)
         if seeded:
@@ -47,10 +47,10 @@ def escape_markdown(entry: str) -> str:
     return " ".join(entry.split())
 
 
-def latex(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> str:
+def latex(tables: Sequence[Table]) -> str:
     """All tables in LaTeX with booktabs; each a ``table`` environment of its own, made smaller where it is too wide."""
     parts = ["% Needs \\usepackage{booktabs,graphicx}. Written by the report; numbers are those of table1.csv."]
-    for number, table in enumerate(tables(groups, step_ms), start=1):
+    for number, table in enumerate(tables, start=1):
         header, body = grid(table)
         lines = [
             "\\begin{table}",
@@ -85,7 +85,8 @@ def _latex_place(entry: Place) -> str:
 LATEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "√": "$\\surd$",
-    "σ": "$\\sigma$", "×": "$\\times$", "α": "$\\alpha$", "<": "\\textless{}", ">": "\\textgreater{}", "\n": " ",
+    "σ": "$\\sigma$", "×": "$\\times$", "α": "$\\alpha$", "−": "$-$", "†": "\\dag{}",
+    "<": "\\textless{}", ">": "\\textgreater{}", "\n": " ",
 }  # fmt: skip
 
 

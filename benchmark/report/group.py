@@ -71,16 +71,6 @@ class TableGroup:
         """The cells at this number of shots, in the order of the table."""
         return [row.cells[shots] for row in self.rows if shots in row.cells]
 
-    def best(self, shots: int) -> set[str]:
-        """Labels of the best row and of its ties: rows whose interval over tasks overlaps the best one's."""
-        scored = {cell.label: cell.score for cell in self.cells(shots) if cell.score and cell.method != FLOOR}
-        known = {label: score for label, score in scored.items() if score is not None}
-        if not known:
-            return set()
-        lower_is_better = all(cell.metric == "nll" for cell in self.cells(shots) if cell.score)
-        top = (min if lower_is_better else max)(known.values(), key=lambda score: score.mean)
-        return {label for label, score in known.items() if score.overlaps(top)}
-
 
 def group_runs(runs: list[Run]) -> list[TableGroup]:
     """All groups, ordered by data set, ways, recipe and norm; rows in the order of the published table.

@@ -1,43 +1,43 @@
 """Who beats whom: every pair of rows of a table, compared task by task.
 
-All methods meet the same tasks, so the difference between two of them is taken on each task and only then averaged
-(:func:`benchmark.statistics.paired`). p-values are corrected together over all pairs of one printed table (Holm). With
-several seeds the tasks of all common seeds are pooled: such a test speaks of these trained models. What another
-training run would change is the interval over seeds, given beside it where there are seeds.
+All methods meet the same tasks, so the difference between two of them is taken on each task and only then averaged.
+With several seeds it is judged over seeds and the tasks within them (:func:`benchmark.statistics.paired_over_seeds`):
+the test speaks of the methods. With one seed it is over tasks alone, and speaks of two trained models. p-values are
+corrected together over all pairs of one printed table (Holm).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.report.cell import Cell
-from benchmark.report.formats import markdown_table
+from benchmark.report.cell import FLOOR, Cell
 from benchmark.report.group import TableGroup
-from benchmark.report.table import tables
-from benchmark.report.words import NONE
 
 LEVEL = 0.05
 """A difference counts when its Holm-corrected p is below this."""
 
 COLUMNS = [
     "dataset", "ways", "shots", "recipe", "norm", "a", "b", "difference", "low", "high", "p", "p_holm", "effect",
-    "wins", "ties", "losses", "tasks", "tasks_diverged", "seeds", "half_seeds", "lower_is_better",
+    "wins", "ties", "losses", "tasks", "tasks_diverged", "seeds", "judged_over", "lower_is_better",
 ]  # fmt: skip
 
 
 def frame(groups: Sequence[TableGroup]) -> pd.DataFrame:
     """One row for each pair (a, b) of a column with common tasks; differences a − b in the units of the table."""
+    split: dict[tuple[str, int], list[TableGroup]] = {}
+    for group in groups:
+        split.setdefault((group.dataset, group.ways), []).append(group)
     blocks = []
-    for table in tables(groups):
+    for members in split.values():
         records = [
             record
-            for group in table.groups
+            for group in members
             for shots in group.shots
             for a, b in itertools.combinations(group.cells(shots), 2)
             if (record := compare(group, a, b)) is not None
@@ -56,14 +56,13 @@ def compare(group: TableGroup, a: Cell, b: Cell) -> dict[str, object] | None:
     left, right = a.by_task.align(b.by_task, join="inner")
     if left.empty:
         return None
-    result = statistics.paired(left.to_numpy(), right.to_numpy())
-    by_seed = (left - right).groupby(level="seed").mean()
+    result = statistics.paired_over_seeds(left, right, left.index.get_level_values("seed"))
     return {
         "dataset": group.dataset, "ways": group.ways, "shots": a.shots, "recipe": group.recipe, "norm": group.norm,
         "a": a.label, "b": b.label, "difference": result.mean, "low": result.low, "high": result.high, "p": result.p,
         "p_holm": math.nan, "effect": result.effect, "wins": result.wins, "ties": result.ties,
-        "losses": result.losses, "tasks": result.count, "tasks_diverged": result.excluded, "seeds": len(by_seed),
-        "half_seeds": statistics.seed_interval(by_seed.to_numpy()).half, "lower_is_better": a.metric == "nll",
+        "losses": result.losses, "tasks": result.count, "tasks_diverged": result.excluded, "seeds": result.seeds,
+        "judged_over": "seeds and tasks" if result.seeds > 1 else "tasks", "lower_is_better": a.metric == "nll",
     }  # fmt: skip
 
 
@@ -85,54 +84,18 @@ def select(pairs: pd.DataFrame, group: TableGroup, shots: int) -> pd.DataFrame:
     ]
 
 
-def matrix(pairs: pd.DataFrame, group: TableGroup, shots: int) -> tuple[list[str], list[list[tuple[float, str]]]]:
-    """Labels and, for each (row, column), the difference row − column and ``beats``, ``loses`` or ``even``.
-
-    A place without a comparison holds nan and an empty word.
-    """
-    chosen = select(pairs, group, shots)
-    present = [cell.label for cell in group.cells(shots) if cell.label in {*chosen["a"], *chosen["b"]}]
-    place = {label: index for index, label in enumerate(present)}
-    body: list[list[tuple[float, str]]] = [[(math.nan, "")] * len(present) for _ in present]
-    for _, row in chosen.iterrows():
-        i, j, better = place[row["a"]], place[row["b"]], outcome(row)
-        body[i][j] = (float(row["difference"]), {"a": "beats", "b": "loses", "": "even"}[better])
-        body[j][i] = (-float(row["difference"]), {"a": "loses", "b": "beats", "": "even"}[better])
-    return present, body
+def best(pairs: pd.DataFrame, group: TableGroup, shots: int) -> set[str]:
+    """Labels of the row with the best mean and of its ties: all that it does not beat in `pairs`; never the floor."""
+    known = {c.label: c.score.mean for c in group.cells(shots) if c.score and c.method != FLOOR}
+    if not known:
+        return set()
+    lower = all(cell.metric == "nll" for cell in group.cells(shots) if cell.score)
+    top = (min if lower else max)(known, key=lambda label: known[label])
+    return known.keys() - set(_beaten(select(pairs, group, shots), top))
 
 
-SIGNS = {"beats": "▲", "loses": "▼", "even": "="}
-
-
-def p_text(p: float) -> str:
-    """A p-value in two digits; what lies below double precision's reach of a difference as a bound."""
-    return "< 1e-16" if p < 1e-16 else f"{p:.2g}"
-
-
-def entry(difference: float, word: str) -> str:
-    """``▲ +2.10``: beats by that much; ``▼`` loses, ``=`` no difference beyond chance."""
-    return f"{SIGNS[word]} {difference:+.2f}" if word else NONE
-
-
-def markdown(groups: Sequence[TableGroup], pairs: pd.DataFrame) -> str:
-    """All matrices in Markdown."""
-    parts = ["# Who beats whom"]
-    for group in groups:
-        for shots in group.shots:
-            labels, body = matrix(pairs, group, shots)
-            if not labels:
-                continue
-            title = f"{group.ways}-way {shots}-shot {group.title}, {group.protocol}"
-            lines = [[label, *(entry(*place) for place in line)] for label, line in zip(labels, body, strict=True)]
-            parts += [f"## {title}", markdown_table(["row − column", *labels], lines)]
-    if len(parts) == 1:
-        return parts[0] + "\n\nNo two rows share a task.\n"
-    parts.append(NOTE)
-    return "\n\n".join(parts) + "\n"
-
-
-NOTE = (
-    "Mean difference row − column over common tasks, in the units of the table. ▲ the row is better, ▼ the column is "
-    "better, = no difference beyond chance: paired t-test, Holm-corrected over all pairs of the data set, level "
-    f"{LEVEL}. Bootstrap intervals, p-values, effect sizes and wins are in pairs.csv."
-)
+def _beaten(pairs: pd.DataFrame, label: str) -> Iterator[str]:
+    for _, row in pairs.iterrows():
+        better = outcome(row)
+        if better and row[better] == label:
+            yield str(row["b" if better == "a" else "a"])

@@ -8,19 +8,23 @@ full precision: the CSV. The *wide form* prints the same numbers rounded: Markdo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from benchmark import statistics
-from benchmark.report.cell import FLOOR, PUBLISHED_NORM, Cell
+from benchmark.report import pairs
+from benchmark.report.cell import Cell
+from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.published import (
     RECONSTRUCTED,
+    REPAIR,
+    REPAIRED,
+    Published,
     Reference,
     dataset_title,
+    image_size,
     method_order,
     reference,
 )
@@ -34,8 +38,9 @@ class Table:
     dataset: str
     ways: int
     groups: tuple[TableGroup, ...]
-    step_ms: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds of one inner step by method, where it was timed."""
+    compared: pd.DataFrame
+    """All pairs, see :func:`benchmark.report.pairs.frame`."""
+    findings: Findings | None = None
 
     @property
     def title(self) -> str:
@@ -56,6 +61,21 @@ class Table:
         return reference(self.dataset, self.ways)
 
     @property
+    def sources(self) -> list[str]:
+        """Where the numbers that stand here are printed, each place once."""
+        found = [
+            self.reference.printed(method, shots)
+            for shots in self.shots
+            for method, label in self.labels
+            if self.plain(label)
+        ]
+        return list(dict.fromkeys(number.source for number in found if number))
+
+    def mark(self, number: Published) -> str:
+        """What stands behind a printed number to say where it is printed; nothing where all are from one place."""
+        return f" [{self.sources.index(number.source) + 1}]" if len(self.sources) > 1 else ""
+
+    @property
     def labels(self) -> list[tuple[str, str]]:
         """(method, label) of every row of any recipe, in the order of the published table."""
         found = {row.label: row.method for group in self.groups for row in group.rows}
@@ -69,6 +89,13 @@ class Table:
         """Whether no public text settles the method of this row."""
         return any(row.reconstructed for group in self.groups for row in group.rows if row.label == label)
 
+    @property
+    def repaired(self) -> list[str]:
+        """Rows of the suite's repair of the published map, where a printed number stands beside them."""
+        if not self.reference.numbers.keys() & {(REPAIRED, shots) for shots in self.shots}:
+            return []
+        return [label for method, label in self.labels if method == REPAIRED and self.plain(label)]
+
     def meta_parameters(self, label: str) -> list[int]:
         """The numbers of meta-parameters that the runs of this row recorded."""
         rows = [row for group in self.groups for row in group.rows if row.label == label]
@@ -76,66 +103,87 @@ class Table:
         counts = {run.status.get("meta_parameters") for cell in cells for run in cell.runs}
         return sorted(count for count in counts if isinstance(count, int))
 
-    def train_ms(self, label: str) -> list[float]:
-        """Wall time of a meta-step in training, ms, in the order of the columns; without those that are unknown."""
-        cells = [self.cell(group, label, shots) for shots in self.shots for group in self.groups]
-        return [cell.train_ms for cell in cells if cell and math.isfinite(cell.train_ms)]
+    def step_ms(self, label: str) -> list[float]:
+        """Milliseconds of an inner step at the image size and width of this row's runs; empty where not timed there."""
+        found = [self.cell(group, label, shots) for shots in self.shots for group in self.groups]
+        times = {step_ms(self.findings, self.dataset, cell) for cell in found if cell}
+        return sorted(ms for ms in times if ms is not None)
+
+    def best(self, group: TableGroup, shots: int) -> set[str]:
+        """Labels of the best row and its ties, see :func:`benchmark.report.pairs.best`."""
+        return pairs.best(self.compared, group, shots)
 
     def cell(self, group: TableGroup, label: str, shots: int) -> Cell | None:
         """The cell of that row, or None where it was not run."""
         return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
 
 
-def tables(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> list[Table]:
+def step_ms(findings: Findings | None, dataset: str, cell: Cell) -> float | None:
+    """Milliseconds of an inner step as timed at the size that `cell` was run at; None where it was not timed there.
+
+    Times are of one 1-shot task on the network cnn4.
+    """
+    size = image_size(dataset)
+    if findings is None or size is None or any(run.spec["network"] != "cnn4" for run in cell.runs):
+        return None
+    widths = {float(run.spec["channels"]) for run in cell.runs}
+    return findings.step_ms(size, widths.pop()).get(cell.method) if len(widths) == 1 else None
+
+
+def tables(
+    groups: Sequence[TableGroup], findings: Findings | None = None, compared: pd.DataFrame | None = None
+) -> list[Table]:
     """One table for each data set and number of ways."""
+    compared = pairs.frame(groups) if compared is None else compared
     split: dict[tuple[str, int], list[TableGroup]] = {}
     for group in groups:
         split.setdefault((group.dataset, group.ways), []).append(group)
-    return [Table(*key, tuple(members), step_ms or {}) for key, members in split.items()]
+    return [Table(*key, tuple(members), compared, findings) for key, members in split.items()]
 
 
-def frame(groups: Sequence[TableGroup], step_ms: Mapping[str, float] | None = None) -> pd.DataFrame:
+def frame(tables: Sequence[Table]) -> pd.DataFrame:
     """The long form: one row for each data set, ways, recipe, norm, method and shots, at full precision.
 
-    Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``half_seeds`` over seeds.
-    ``meta_step_ms`` is the wall time of a meta-step in training, ``inner_step_ms`` (`step_ms`) of one timed inner step.
+    Accuracies are percent. ``half_tasks`` is the half-width over the tasks of one seed, ``sd_seeds`` the standard
+    deviation over seeds, ``half_seeds`` Student's half-width over them; ``inner_step_ms`` is of one 1-shot inner step.
     """
     records = []
-    for group in groups:
-        printed = reference(group.dataset, group.ways)
-        for row in group.rows:
-            for shots, cell in sorted(row.cells.items()):
-                number = printed.numbers.get((row.method, shots)) if row.plain else None
-                score, seeds = cell.score, cell.over_seeds
-                records.append({
-                    "dataset": group.dataset,
-                    "ways": group.ways,
-                    "shots": shots,
-                    "recipe": group.recipe,
-                    "norm": group.norm,
-                    "method": row.method,
-                    "label": row.label,
-                    "metric": cell.metric,
-                    "published_on": printed.title if number else None,
-                    "published": number.mean if number else None,
-                    "published_half": number.half if number else None,
-                    "mean": score.mean if score else None,
-                    "half_tasks": score.half if score else None,
-                    "half_seeds": seeds.half if seeds else None,
-                    "best_or_tied": row.label in group.best(shots),
-                    "tasks": score.count if score else 0,
-                    "tasks_diverged": score.excluded if score else 0,
-                    "seeds": len({int(run.spec["seed"]) for run in cell.measured}),
-                    "runs": len(cell.runs),
-                    "runs_diverged": cell.diverged,
-                    "runs_unfinished": cell.unfinished,
-                    "meta_parameters": cell.mean_status("meta_parameters"),
-                    "train_wall_s": cell.mean_status("wall_s", "train"),
-                    "evaluate_wall_s": cell.mean_status("wall_s", "evaluate"),
-                    "meta_step_ms": cell.train_ms,
-                    "inner_step_ms": (step_ms or {}).get(row.method),
-                    "remark": RECONSTRUCTED if row.reconstructed else None,
-                })  # fmt: skip
+    for table in tables:
+        printed = table.reference
+        for group in table.groups:
+            best = {shots: table.best(group, shots) for shots in group.shots}
+            for row in group.rows:
+                for shots, cell in sorted(row.cells.items()):
+                    number = printed.printed(row.method, shots) if row.plain else None
+                    score, seeds = cell.score, cell.over_seeds
+                    records.append({
+                        "dataset": group.dataset,
+                        "ways": group.ways,
+                        "shots": shots,
+                        "recipe": group.recipe,
+                        "norm": group.norm,
+                        "method": row.method,
+                        "label": row.label,
+                        "metric": cell.metric,
+                        "published_on": printed.title if number else None,
+                        "published_in": number.source if number else None,
+                        "published": number.mean if number else None,
+                        "published_half": number.half if number else None,
+                        "mean": score.mean if score else None,
+                        "half_tasks": score.half if score else None,
+                        "sd_seeds": cell.spread if score else None,
+                        "half_seeds": seeds.half if seeds else None,
+                        "best_or_tied": row.label in best[shots],
+                        "tasks": score.count if score else 0,
+                        "tasks_diverged": score.excluded if score else 0,
+                        "seeds": len({int(run.spec["seed"]) for run in cell.measured}),
+                        "runs": len(cell.runs),
+                        "runs_diverged": cell.diverged,
+                        "runs_unfinished": cell.unfinished,
+                        "meta_parameters": cell.mean_status("meta_parameters"),
+                        "inner_step_ms": step_ms(table.findings, group.dataset, cell),
+                        "remark": RECONSTRUCTED if row.reconstructed else REPAIR if row.method == REPAIRED else None,
+                    })  # fmt: skip
     return pd.DataFrame.from_records(records)
 
 
@@ -146,46 +194,51 @@ class Place:
     text: str
     value: float | None = None
     best: bool = False
+    cell: Cell | None = field(default=None, compare=False)
+    """The runs that the number is made of."""
 
 
-def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
-    """Header and body of the wide form; best rows and their ties are marked in each column of ours."""
-    columns: list[tuple[str, list[Place]]] = [("Method", [Place(_name(table, label)) for _, label in table.labels])]
+@dataclass(frozen=True)
+class Column:
+    """A column of the wide form: its heading, one place for each row, and what it is of (None: of all)."""
+
+    title: str
+    places: list[Place]
+    shots: int | None = None
+    protocol: str = ""
+
+
+def columns(table: Table) -> list[Column]:
+    """The wide form; best rows and their ties are marked in each column of ours."""
+    found = [Column("Method", [Place(_name(table, label)) for _, label in table.labels])]
     printed = table.reference
     for shots in table.shots:
         if printed.numbers:
-            found = [
-                printed.numbers.get((method, shots)) if table.plain(label) else None for method, label in table.labels
-            ]
-            places = [Place(plus_minus(each.mean, each.half), each.mean) if each else Place(NONE) for each in found]
-            columns.append((f"{shots}-shot, paper ({printed.title})", places))
+            places = []
+            for method, label in table.labels:
+                number = printed.printed(method, shots) if table.plain(label) else None
+                shown = plus_minus(number.mean, number.half) + table.mark(number) if number else NONE
+                places.append(Place(shown, number.mean if number else None))
+            found.append(Column(f"{shots}-shot, paper ({printed.title})", places, shots))
         for group in table.groups:
-            best, places = group.best(shots), []
+            best, places = table.best(group, shots), []
             for _, label in table.labels:
                 cell = table.cell(group, label, shots)
                 value = cell.score.mean if cell and cell.score else None
-                places.append(Place(text(cell, group.seeds), value, label in best))
-            columns.append((column_title(group, shots), places))
+                places.append(Place(text(cell, group.seeds), value, label in best, cell))
+            found.append(Column(column_title(group, shots), places, shots, group.protocol))
     counts = [table.meta_parameters(label) for _, label in table.labels]
-    columns.append(("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
-    times = [table.train_ms(label) for _, label in table.labels]
-    if any(times):
-        shown = [Place(spread(each), each[0] if each else None) for each in times]
-        columns.append(("Meta-step, ms", shown))
-    steps = [table.step_ms.get(method) for method, _ in table.labels]
+    found.append(Column("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
+    steps = [table.step_ms(label) for _, label in table.labels]
     if any(steps):
-        columns.append(("Inner step, ms", [Place(f"{ms:.3g}", ms) if ms else Place(NONE) for ms in steps]))
-    return [title for title, _ in columns], [
-        list(line) for line in zip(*(places for _, places in columns), strict=True)
-    ]
+        found.append(Column("Inner step, ms", [Place(spread(each), each[0] if each else None) for each in steps]))
+    return found
 
 
-NORMS = {
-    "support": "Support norm: query images are normalised by the support set's statistics, and no prediction depends "
-    "on the other query images. Elsewhere they are normalised by their own batch, as in the papers.",
-    "group": "Group norm: each image is normalised by itself, and no prediction depends on the other images.",
-}
-"""What a column of another norm than the papers' means."""
+def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
+    """Header and body of the wide form."""
+    found = columns(table)
+    return [each.title for each in found], [list(line) for line in zip(*(each.places for each in found), strict=True)]
 
 
 def column_title(group: TableGroup, shots: int) -> str:
@@ -195,45 +248,8 @@ def column_title(group: TableGroup, shots: int) -> str:
 
 
 def _name(table: Table, label: str) -> str:
-    return f"{label} *" if table.reconstructed(label) else label
-
-
-def notes(table: Table) -> list[str]:
-    """What the table's signs mean, in whole sentences."""
-    lines = [
-        "Ours: mean ± 1.96·σ/√T over the T test tasks of one seed (population σ); all methods of a column meet the "
-        "same tasks. Bold: the best mean and every row whose interval overlaps it; the floor does not compete.",
-    ]
-    if table.reference.numbers:
-        where = table.reference.title
-        other = where != dataset_title(table.dataset)
-        lines.append(
-            f"Paper: the published number as printed, on {where}"
-            + (", another data set: compare the order of the methods, not the level." if other else ".")
-            + " The papers mix network widths, test protocols and meta-optimizers."
-        )
-    norms = [group.norm for group in table.groups if group.norm != PUBLISHED_NORM]
-    lines += [NORMS[norm] for norm in dict.fromkeys(norms)]
-    methods = {method for method, _ in table.labels}
-    if any(table.reconstructed(label) for _, label in table.labels):
-        lines.append(f"* {RECONSTRUCTED}.")
-    if FLOOR in methods:
-        lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
-    if any(len(table.train_ms(label)) > 1 for _, label in table.labels):
-        lines.append("Meta-step: mean wall time in training, smallest and largest over the columns of ours.")
-    seeds = [
-        len(cell.measured)
-        for group in table.groups
-        for row in group.rows
-        for cell in row.cells.values()
-        if row.method != FLOOR
-    ]
-    if seeds and min(seeds) < statistics.FEW_SEEDS:
-        lines.append(
-            f"Few seeds ({max(1, min(seeds))} in places): the interval over tasks says how well one trained model is "
-            "measured, not how much another seed would change it."
-        )
-    return lines
+    marks = " *" * table.reconstructed(label) + " †" * (label in table.repaired)
+    return label + marks
 
 
 def seeds_grid(table: Table) -> tuple[list[str], list[list[str]]] | None:

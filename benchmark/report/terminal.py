@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from benchmark.report import pairs
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.published import RECONSTRUCTED, dataset_title, reference
 from benchmark.report.words import NONE, plus_minus, text
@@ -16,7 +18,7 @@ from benchmark.runs.store import Run
 from benchmark.screen import one_line
 
 SHOTS_A_TABLE = 2
-"""Columns of two numbers of shots are what 80 characters hold."""
+"""Columns of two numbers of shots are what 80 characters hold; of one where there is a spread over seeds."""
 
 
 def print_table(runs: Sequence[Run], console: Console) -> None:
@@ -25,12 +27,14 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
     if not groups:
         console.print("No runs to show.")
         return
+    compared = pairs.frame(groups)
     for group in groups:
-        for start in range(0, len(group.shots), SHOTS_A_TABLE):
-            _print_group(group, group.shots[start : start + SHOTS_A_TABLE], console)
+        step = SHOTS_A_TABLE if group.seeds < 2 else 1
+        for start in range(0, len(group.shots), step):
+            _print_group(group, group.shots[start : start + step], compared, console)
 
 
-def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
+def _print_group(group: TableGroup, shots: list[int], compared: pd.DataFrame, console: Console) -> None:
     printed = reference(group.dataset, group.ways)
     title = one_line(f"{group.ways}-way {dataset_title(group.dataset)}, {group.protocol}")
     if group.seeds > 1:
@@ -48,14 +52,15 @@ def _print_group(group: TableGroup, shots: list[int], console: Console) -> None:
         if printed.numbers:
             rich.add_column(f"{number}-shot\npaper", justify="right", style="dim", no_wrap=False)
         rich.add_column(f"{number}-shot\nours", justify="right", overflow="fold")
+    best = {number: pairs.best(compared, group, number) for number in shots}
     for row in group.rows:
         line = [escape(row.label) + (" *" if row.reconstructed else "")]
         for number in shots:
             if printed.numbers:
-                known = printed.numbers.get((row.method, number)) if row.plain else None
+                known = printed.printed(row.method, number) if row.plain else None
                 line.append(plus_minus(known.mean, known.half) if known else NONE)
             shown = escape(text(row.cells.get(number), group.seeds))
-            line.append(f"[bold]{shown}[/bold]" if row.label in group.best(number) else shown)
+            line.append(f"[bold]{shown}[/bold]" if row.label in best[number] else shown)
         rich.add_row(*line)
     console.print(rich)
     if printed.numbers:

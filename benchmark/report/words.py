@@ -13,11 +13,19 @@ NONE = "–"
 """What a place without a number shows."""
 
 
-def plus_minus(mean: float, half: float) -> str:
-    """``48.70 ± 1.84``; without a half-width the mean alone, without a mean a dash."""
+MINUS = "−"
+
+
+def signed(value: float, form: str, plus: str = "+") -> str:
+    """``+1.20`` or ``−0.31``, with a minus and no hyphen; `plus`: what stands before what is not negative."""
+    return f"{value:{plus}{form}}".replace("-", MINUS)
+
+
+def plus_minus(mean: float, *halves: float) -> str:
+    """``48.70 ± 1.84``, ``48.70 ± 0.84 ± 1.20``; without a half-width the mean alone, without a mean a dash."""
     if not math.isfinite(mean):
         return NONE
-    return f"{mean:.2f} ± {half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
+    return " ± ".join([f"{mean:.2f}".replace("-", MINUS), *(f"{half:.2f}" for half in halves if math.isfinite(half))])
 
 
 def remarks(cell: Cell, seeds: int = 1) -> str:
@@ -46,8 +54,8 @@ def text(cell: Cell | None, seeds: int = 1, score: Interval | None = None) -> st
             return "diverged" if len(cell.runs) == 1 else f"diverged ({cell.diverged} of {len(cell.runs)})"
         return "oom" if all(run.state == "oom" for run in cell.runs) else cell.runs[0].state
     note = remarks(cell, seeds)
-    score = score or cell.score
-    return plus_minus(score.mean, score.half) + (f" ({note})" if note else "")
+    shown = plus_minus(score.mean, score.half) if score else plus_minus(cell.score.mean, cell.score.half, cell.spread)
+    return shown + (f" ({note})" if note else "")
 
 
 def over_seeds(cell: Cell) -> str:

@@ -15,7 +15,7 @@ proves that M is not monotone, while a positive one is as good as its residual.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,10 @@ class Linear:
     """v ↦ Mᵀ v."""
     like: Tensor
     """A tensor of its dtype and device."""
+
+    def symmetric(self, v: Tensor) -> Tensor:
+        """v ↦ (M + Mᵀ) v / 2."""
+        return (self.forward(v) + self.adjoint(v)) / 2
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,7 @@ class Geometry:
 
 def of_map(function: Callable[[Params], Params], point: Mapping[str, Tensor], scale: float = 1.0) -> Linear:
     """The Jacobian of `function` at `point`, times `scale`; both are Params of the same names and shapes."""
-    names = list(point)
-    shapes = [point[name].shape for name in names]
-    sizes = [shape.numel() for shape in shapes]
-
-    def flat(values: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([values[name].flatten() for name in names])
-
-    def flat_function(vector: Tensor) -> Tensor:
-        parts = zip(names, vector.split(sizes), shapes, strict=True)
-        return flat(function({name: part.reshape(shape) for name, part, shape in parts}))
-
-    at = flat(point).detach()
+    flat_function, at = flattened(function, point)
     pull = vjp(flat_function, at)[1]
     push = vjp(lambda u: vjp(flat_function, at)[1](u)[0], torch.zeros_like(at))[1]  # u ↦ Jᵀ u is linear: its vjp is J
     return Linear(
@@ -88,6 +81,22 @@ def of_map(function: Callable[[Params], Params], point: Mapping[str, Tensor], sc
         adjoint=lambda v: scale * pull(v)[0].detach(),
         like=at,
     )
+
+
+def flattened(function: Callable[[Params], Params], point: Mapping[str, Tensor]) -> tuple[Product, Tensor]:
+    """`function` and `point` with all tensors in one vector [d]."""
+    names = list(point)
+    shapes = [point[name].shape for name in names]
+    sizes = [shape.numel() for shape in shapes]
+
+    def flat(values: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([values[name].flatten() for name in names])
+
+    def of_vector(vector: Tensor) -> Tensor:
+        parts = zip(names, vector.split(sizes), shapes, strict=True)
+        return flat(function({name: part.reshape(shape) for name, part, shape in parts}))
+
+    return of_vector, flat(point).detach()
 
 
 def of_update(optimizer: InnerOptimizer, state: State, grads: Params, k: int = 0) -> Linear:
@@ -113,31 +122,58 @@ def cosine(optimizer: InnerOptimizer, state: State, grads: Params, k: int = 0) -
 def describe(linear: Linear, *, iterations: int = 80, probes: int = 8, seed: int = 0) -> Geometry:
     """Eigenvalues of the symmetric part, asymmetry and condition of `linear`, in at most `iterations` products each."""
     generator = torch.Generator().manual_seed(seed)
-
-    def symmetric(v: Tensor) -> Tensor:
-        return (linear.forward(v) + linear.adjoint(v)) / 2
-
-    least, greatest, residual = lanczos(symmetric, linear, iterations, generator)
+    ends = lanczos(linear.symmetric, linear, iterations, generator)
     skew, total = 0.0, 0.0
     for _ in range(probes):
         v = _random(linear, generator)
         forward, adjoint = linear.forward(v), linear.adjoint(v)
         skew += float((forward - adjoint).square().sum())
         total += float(forward.square().sum() + adjoint.square().sum()) / 2
-    low, high, _ = lanczos(lambda v: linear.adjoint(linear.forward(v)), linear, iterations, generator)
+    gram = lanczos(lambda v: linear.adjoint(linear.forward(v)), linear, iterations, generator)
+    low, high = gram.least, gram.greatest
     return Geometry(
-        least=least,
-        greatest=greatest,
-        residual=residual,
+        least=ends.least,
+        greatest=ends.greatest,
+        residual=ends.residual,
         asymmetry=(skew / total) ** 0.5 / 2 if total else 0.0,
         condition=(high / low) ** 0.5 if low > 0 else float("inf"),
     )
 
 
-def lanczos(
-    product: Product, linear: Linear, iterations: int, generator: torch.Generator
-) -> tuple[float, float, float]:
-    """Extreme eigenvalues (λ_min, λ_max) of a symmetric operator, and the residual of λ_min's vector.
+@dataclass(frozen=True)
+class Krylov:
+    """A symmetric operator on the space that Lanczos' iteration built: Ritz values, rising, and their vectors."""
+
+    values: Tensor
+    """[k]"""
+    vectors: Tensor
+    """[k, k], a column each, in the basis."""
+    basis: Tensor
+    """[k, d], orthonormal; the first is the random start."""
+    image: Tensor
+    """[k, d], the operator's products with it."""
+
+    @property
+    def least(self) -> float:
+        return float(self.values[0])
+
+    @property
+    def greatest(self) -> float:
+        return float(self.values[-1])
+
+    @property
+    def least_vector(self) -> Tensor:
+        """The unit vector [d] of the smallest."""
+        return self.vectors[:, 0] @ self.basis
+
+    @property
+    def residual(self) -> float:
+        """‖S v − λ v‖ of the smallest."""
+        return float((self.vectors[:, 0] @ self.image - self.values[0] * self.least_vector).norm())
+
+
+def lanczos(product: Product, linear: Linear, iterations: int, generator: torch.Generator) -> Krylov:
+    """Extreme eigenvalues of a symmetric operator, from a random start.
 
     Every new vector is orthogonalised twice against all before. Where the Krylov space closes, the values are exact on
     it; a new random direction then continues, so that repeated eigenvalues and hidden ones are met too.
@@ -158,9 +194,25 @@ def lanczos(
     q, w = torch.stack(basis), torch.stack(image)  # [k, d]
     projected = q @ w.mT
     values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
-    first = vectors[:, 0]
-    residual = (first @ w - values[0] * (first @ q)).norm()
-    return float(values[0]), float(values[-1]), float(residual)
+    return Krylov(values, vectors, q, w)
+
+
+def spectrum(
+    linear: Linear, shares: Sequence[float], *, iterations: int = 60, probes: int = 4, seed: int = 0
+) -> list[float]:
+    """Quantiles of the eigenvalues of the symmetric part: at most the given share of them lies below each.
+
+    Stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017): a random unit vector sees each eigenvalue with the weight
+    of its component along the eigenvector, and Lanczos from it finds nodes and weights of that measure.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = [lanczos(linear.symmetric, linear, iterations, generator) for _ in range(probes)]
+    nodes = torch.cat([each.values for each in found])
+    weights = torch.cat([each.vectors[0].square() for each in found]) / probes
+    order = nodes.argsort()
+    nodes, below = nodes[order], weights[order].cumsum(0)
+    places = torch.searchsorted(below, torch.tensor(shares, dtype=below.dtype) * below[-1] * (1 - 1e-12))
+    return [float(nodes[place]) for place in places.clamp(max=len(nodes) - 1)]
 
 
 def _orthogonal(v: Tensor, basis: list[Tensor]) -> Tensor:

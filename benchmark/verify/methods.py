@@ -26,7 +26,7 @@ from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.errors import UserError
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
-from benchmark.verify import checkpoint, estimators, geometry
+from benchmark.verify import checkpoint, estimators, geometry, search, spectra
 from benchmark.verify.checkpoint import Checkpoint
 from benchmark.verify.derivatives import (
     STEPS,
@@ -55,13 +55,17 @@ def verify(
     results: Path | None = None,
     networks: Sequence[str] = ("cnn4",),
     options: Mapping[str, Options] | None = None,
+    search_steps: int = 0,
 ) -> list[Record]:
     """Check `methods` by name on `networks`, and the geometry at `checkpoints`, the directories of trained runs.
 
     `options` are those of a method by its name. The geometry of such a variant is shown, and kept nowhere.
 
-    Tables go to `console` as they are ready, and the geometry to ``geometry.csv`` in the folder `results`, where the
-    report finds it. All records are returned; the caller asks whether all passed.
+    `search_steps`: so many steps down in the search for points where a mirror map is not monotone; 0 for no search.
+
+    Tables go to `console` as they are ready; the geometry to ``geometry.csv``, spectra to ``spectrum.csv`` and the
+    search to ``search.csv`` in the folder `results`, where the report finds them. All records are returned; the caller
+    asks whether all passed.
     """
     console = console or Console(width=200)
     try:
@@ -90,8 +94,13 @@ def verify(
     for each in read:
         console.print(f"\n{estimators.title(each)}", style="italic", markup=False, highlight=False)
         console.print(estimators.table(estimators.distances(each)))
+    met = list(search.search(names, chosen, read, search_steps)) if search_steps else []
+    if met:
+        console.print("", search.table(met))
     if results is not None:
         write_geometry([row for row in rows if row.run or not chosen.get(row.method)], results / "geometry.csv")
+        spectra.write(read, results / "spectrum.csv")
+        search.write([each for each in met if each.run or not chosen.get(each.method)], results / "search.csv")
     failed = [row for row in found + rows if not row.passed]
     total = len(found) + len(rows)
     console.print(f"\n{total - len(failed)} of {total} checks passed", highlight=False)

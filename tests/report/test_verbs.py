@@ -45,7 +45,7 @@ def test_compare_two_methods(add_run, results):
     assert "5-way 1-shot glyphs, controlled recipe" in text
     assert "difference +10.00 points" in text
     assert "larger on 50, equal on 0, smaller on 0 of 50 tasks" in text
-    assert "MD is better" in text
+    assert "MD is better (two trained models: one seed says nothing of another)" in text
     assert "meta-step ×1.50, meta-parameters ×3.00" in text
     (one,) = compare("gd", "MD", results)
     assert one.names == ("MAML", "MD")
@@ -65,7 +65,7 @@ def test_compared_means_subtract(add_run, results):
 
 
 def test_compared_means_subtract_over_seeds(add_run, results):
-    """Seed 1 counts twice as much as seed 0 in the difference, so it does in the means."""
+    """Each seed counts alike in the difference, however many tasks it has, so it does in the means."""
     add_run("maml", seed=0, accuracy=np.tile([0.4, 0.6], 10))
     add_run("maml", seed=1, accuracy=np.tile([0.2, 0.4], 20))
     add_run("maml", seed=2, accuracy=np.full(20, 0.9))
@@ -73,9 +73,9 @@ def test_compared_means_subtract_over_seeds(add_run, results):
     add_run("md", seed=1, accuracy=np.full(40, 0.5))
     text = said(compare_verb.main, a="md", b="maml", results=results)
     half = 100 * 1.96 * 0.1 * np.sqrt((1 / 20 + 1 / 40) / 2)
-    assert f"MAML: 36.67 ± {half:.2f} (3 seeds)" in text
-    assert "MD: 60.00 ± 0.00 (2 seeds)" in text
-    assert "difference +23.33 points" in text
+    assert f"MAML: 40.00 ± {half:.2f} (3 seeds)" in text
+    assert "MD: 65.00 ± 0.00 (2 seeds)" in text
+    assert "difference +25.00 points" in text
     assert "means over the 60 tasks that both have a finite result on, of 60 and 80" in text
 
 

@@ -134,3 +134,14 @@ def test_autoregressive_map_is_not_symmetric_and_may_climb():
     assert not found.symmetric
     assert not found.monotone
     assert found.least < -0.01
+
+
+def test_the_spectrum_is_that_of_the_symmetric_part():
+    """Quantiles of a known spectrum: half of the eigenvalues are 1, the others spread evenly from 2 to 4."""
+    values = torch.cat([torch.ones(200, dtype=torch.float64), torch.linspace(2, 4, 200, dtype=torch.float64)])
+    linear = geometry.of_map(lambda p: {"z": values * p["z"]}, {"z": torch.zeros_like(values)})
+    found = geometry.spectrum(linear, (0.0, 0.25, 0.6, 0.75, 1.0), iterations=60, probes=8)
+    assert found[0] == pytest.approx(1, abs=1e-6)
+    assert found[1] == pytest.approx(1, abs=1e-3)
+    assert found[2:4] == pytest.approx([2.4, 3.0], abs=0.3)
+    assert found[4] == pytest.approx(4, abs=1e-3)

@@ -1,203 +1,168 @@
-"""The other figures: learning curves, accuracy against cost, accuracy over tasks, paired differences, geometry.
-
-One figure shows one group; its panels are the numbers of shots.
-"""
+"""Accuracy against cost, accuracy over tasks, paired differences: one figure a group, one panel a number of shots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from benchmark.report.cell import FLOOR, Cell
-from benchmark.report.figures.draw import Drawing, legend_below, name_lines, shown, slug
-from benchmark.report.figures.style import GUIDE, LineStyle, looks
+from benchmark.report.figures.curves import curves
+from benchmark.report.figures.draw import Drawing, drawing, name_lines, name_points, panels, plain_log, shown
+from benchmark.report.figures.style import GUIDE, PAPER, LineStyle, looks
+from benchmark.report.figures.where import place, stem
 from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import method_title
+from benchmark.report.scope import Scope
+from benchmark.report.table import step_ms
+from benchmark.report.words import signed
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-BINS = 60
-"""Points of a training curve: each the mean over as many iterations as it takes."""
 
 
 def draw(group: TableGroup, pairs: pd.DataFrame, findings: Findings) -> Iterator[Drawing]:
-    """Every figure of this module that `group` gives."""
+    """Every figure of a group but Fig. 1."""
     styles = looks([(row.method, row.label) for row in group.rows])
-    for drawing in (
-        curves(group, styles),
+    for found in (
         pareto(group, findings, styles),
-        distribution(group, styles),
+        curves(group),
         differences(group, pairs, styles),
+        distribution(group, styles),
     ):
-        if drawing is not None:
-            yield drawing
-
-
-def _name(kind: str, group: TableGroup) -> str:
-    return f"{kind}-{slug(group.title)}-{group.ways}way-{slug(group.protocol.replace(' recipe', ''))}"
-
-
-def _where(group: TableGroup) -> str:
-    return f"{group.ways}-way {group.title}, {group.protocol}"
-
-
-def _panels(count: int, *, height: float = 3.3, width: float = 3.6, rows: int = 1) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(4.6, width * count), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, count, squeeze=False)
+        if found is not None:
+            yield found
 
 
 def _unit(cells: Sequence[Cell]) -> str:
     return "loss" if any(cell.metric == "nll" for cell in cells) else "accuracy, %"
 
 
-def curves(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | None:
-    """Query loss of the meta-steps (binned) and meta-validation accuracy against iterations, mean over seeds."""
-    kept = [shots for shots in group.shots if any(_tables(cell, "training") for cell in group.cells(shots))]
-    if not kept:
-        return None
-    figure, axes = _panels(2, rows=len(kept), height=2.7)
-    for (left, right), shots in zip(axes, kept, strict=True):
-        for cell in group.cells(shots):
-            if cell.method == FLOOR:
-                continue
-            look = styles[cell.label]
-            style: Any = {"color": look.color, "linestyle": look.dashes, "label": cell.label}
-            losses = _mean_curve(_tables(cell, "training"), "loss")
-            if losses is not None:
-                edges = np.array_split(np.arange(len(losses)), min(BINS, len(losses)))
-                x = [float(losses.index[part].to_numpy().mean()) for part in edges]
-                left.plot(x, [float(losses.iloc[part].mean()) for part in edges], **style)
-            accuracy = _mean_curve(_tables(cell, "validation"), "accuracy")
-            if accuracy is not None:
-                right.plot(accuracy.index, 100 * accuracy, marker=look.marker, **style)
-        left.set(title=f"{shots}-shot: meta-training", xlabel="iteration", ylabel="query loss, nats")
-        right.set(title=f"{shots}-shot: meta-validation", xlabel="iteration", ylabel="accuracy, %")
-        left.set_xlim(left=0)
-        right.set_xlim(left=0)
-    legend_below(figure, axes.ravel())
-    ends = [
-        f"{cell.label} {shots}-shot: {100 * found.iloc[-1]:.1f} % at the end."
-        for shots in kept
-        for cell in group.cells(shots)
-        if (found := _mean_curve(_tables(cell, "validation"), "accuracy")) is not None and np.isfinite(found.iloc[-1])
-    ]
-    return Drawing(
-        _name("curves", group),
-        f"Learning curves, {_where(group)}: query loss of the meta-steps and accuracy on meta-validation tasks, mean "
-        "over seeds. A curve that ends early is that of a run that diverged or is not finished.",
-        f"Line charts of training loss and validation accuracy for {_where(group)}. " + " ".join(ends),
-        figure,
-    )
-
-
-def _tables(cell: Cell, name: str) -> list[pd.DataFrame]:
-    """The curves of the measured runs; of a cell without any, those of the runs that diverged or are unfinished."""
-    found = [getattr(run, name) for run in cell.measured or cell.runs]
-    return [table for table in found if table is not None and len(table)]
-
-
-def _mean_curve(tables: Sequence[pd.DataFrame], column: str) -> pd.Series | None:
-    """Mean over runs at the iterations that all of them reached; non-finite values leave a gap."""
-    found = [table.set_index("iteration")[column] for table in tables if column in table]
-    if not found:
-        return None
-    joined = pd.concat(found, axis=1, join="inner")
-    return joined.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan) if len(joined) else None
-
-
 def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) -> Drawing | None:
-    """Accuracy against cost: an inner step where it was timed, else the wall time of a meta-step in training."""
-    timed = findings.step_cost
-    if {row.method for row in group.rows} - {FLOOR, *timed.index}:
-        timed = timed.iloc[:0]  # one kind of cost for all, or none could be compared
+    """Accuracy against the time of an inner step, timed at the size that was run; None where none was timed."""
     costs = {
-        cell: float(timed.get(cell.method, np.nan)) if len(timed) else cell.train_ms
+        cell: ms
         for shots in group.shots
         for cell in group.cells(shots)
-        if cell.score and cell.method != FLOOR
+        if cell.score and (ms := step_ms(findings, group.dataset, cell)) is not None
     }
-    costs = {cell: cost for cell, cost in costs.items() if cost > 0}
     kept = [shots for shots in group.shots if any(cell in costs for cell in group.cells(shots))]
     if not kept:
         return None
-    figure, axes = _panels(len(kept))
-    unit = "inner step, ms" if len(timed) else "meta-step in training, ms"
-    sentences = []
-    for axis, shots in zip(axes[0], kept, strict=True):
-        cells = [cell for cell in group.cells(shots) if cell in costs]
-        front: list[tuple[float, float]] = []
-        sign = -1.0 if _unit(cells) == "loss" else 1.0
-        for cell in sorted(cells, key=lambda cell: costs[cell]):
-            score, look = cell.score, styles[cell.label]
-            assert score is not None  # what `costs` holds
-            axis.errorbar(
-                costs[cell], score.mean, yerr=score.half, color=look.color, marker=look.marker, markersize=7,
-                linestyle="none", capsize=2, label=cell.label,
-            )  # fmt: skip
-            if not front or sign * score.mean > sign * front[-1][1]:
-                front.append((costs[cell], score.mean))
-                sentences.append(f"{cell.label} {shots}-shot {score.mean:.1f} at {costs[cell]:.3g} ms.")
-        axis.step(*zip(*front, strict=True), where="post", color=GUIDE, linewidth=0.9, zorder=0)
-        axis.set(title=f"{shots}-shot", xlabel=unit, ylabel=_unit(cells))
-        spent = [costs[cell] for cell in cells]
-        if max(spent) > 8 * min(spent):
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-        else:
-            axis.set_xlim(left=0, right=1.1 * max(spent))
-    legend_below(figure, axes.ravel())
-    return Drawing(
-        _name("pareto", group),
-        f"Accuracy against cost, {_where(group)}: 95 % intervals over tasks; the line joins the methods that none "
-        "beats at their cost. " + ("" if len(timed) else "Wall times of runs on different machines do not compare."),
-        f"Scatter chart of accuracy against cost for {_where(group)}. On the front: " + " ".join(sentences),
-        figure,
+    columns = {shots: [cell for cell in group.cells(shots) if cell in costs] for shots in kept}
+    fronts = {shots: front(cells, costs) for shots, cells in columns.items()}
+
+    def picture(narrow: bool) -> Figure:
+        figure, axes = panels(len(kept), narrow, height=2.9)
+        for axis, shots in zip(axes, kept, strict=True):
+            _costs(axis, columns[shots], costs, styles)
+            steps = [(costs[cell], cell.score.mean) for cell in fronts[shots] if cell.score]
+            axis.step(*zip(*steps, strict=True), where="post", color=GUIDE, linewidth=0.8, zorder=0)
+            axis.set(title=f"{shots}-shot", xlabel="inner step at 1 shot, ms", ylabel=_unit(columns[shots]))
+        return figure
+
+    sentences = [
+        f"{cell.label} {shots}-shot {cell.score.mean:.1f} at {costs[cell]:.3g} ms."
+        for shots in kept
+        for cell in fronts[shots]
+        if cell.score
+    ]
+    return drawing(
+        stem("pareto", group),
+        f"Accuracy against cost, {place(group)}: higher and further left is better. Bars are 95 % intervals over "
+        "tasks; the line joins the methods that none beats at their cost. Neither axis begins at zero.",
+        f"Scatter chart of accuracy against cost for {place(group)}. On the front: " + " ".join(sentences),
+        picture,
+        Scope.of(group),
     )
+
+
+def front(cells: Sequence[Cell], costs: dict[Cell, float]) -> list[Cell]:
+    """Cells that no cheaper one equals, by rising cost."""
+    found: list[Cell] = []
+    for cell in sorted(cells, key=lambda cell: costs[cell]):
+        assert cell.score is not None  # what a cost was looked up for
+        sign = -1.0 if cell.metric == "nll" else 1.0
+        if not found or sign * cell.score.mean > max(sign * each.score.mean for each in found if each.score):
+            found.append(cell)
+    return found
+
+
+def _costs(axis: Axes, cells: Sequence[Cell], costs: dict[Cell, float], styles: dict[str, LineStyle]) -> None:
+    points = []
+    for cell in cells:
+        score, look = cell.score, styles[cell.label]
+        assert score is not None  # what a cost was looked up for
+        axis.errorbar(
+            costs[cell], score.mean, yerr=score.half, color=look.color, marker=look.marker, markersize=6,
+            linestyle="none", capsize=1.5, elinewidth=0.9, label=cell.label,
+        )  # fmt: skip
+        points.append((costs[cell], score.mean, cell.label, look.color, cell.method in PAPER))
+    low, high = min(costs[cell] for cell in cells), max(costs[cell] for cell in cells)
+    if high > 3 * low:
+        axis.set_xscale("log")
+    axis.set_xlim(low / 1.12, high * 1.12)
+    if high > 3 * low:
+        plain_log(axis.xaxis)
+    axis.margins(y=0.12)
+    axis.autoscale_view(scalex=False)
+    name_points(axis, points)
 
 
 def distribution(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | None:
-    """How accuracy spreads over tasks: median, quartiles, 5th and 95th percentile, and the mean."""
-    kept = [shots for shots in group.shots if any(cell.score for cell in group.cells(shots))]
+    """How accuracy spreads over tasks: median, quartiles, 5th and 95th percentile, and the mean; without the floor."""
+    rows = [row for row in group.rows if row.method != FLOOR and any(cell.score for cell in row.cells.values())]
+    kept = [shots for shots in group.shots if any(shots in row.cells and row.cells[shots].score for row in rows)]
     if not kept:
         return None
-    rows = [row for row in group.rows if any(cell.score for cell in row.cells.values())]
-    figure, axes = _panels(len(kept), height=1.2 + 0.28 * len(rows))
     sentences = []
-    for axis, shots in zip(axes[0], kept, strict=True):
-        for place, row in enumerate(rows):
-            cell = row.cells.get(shots)
-            if cell is None or not cell.score:
-                continue
-            values = cell.by_task.dropna().to_numpy()
-            low, first, median, third, high = np.percentile(values, [5, 25, 50, 75, 95])
-            look = styles[row.label]
-            axis.plot([low, high], [place, place], color=look.color, linewidth=1.2)
-            axis.barh(place, third - first, left=first, height=0.55, color=look.color, alpha=0.35, linewidth=0)
-            axis.plot([median, median], [place - 0.27, place + 0.27], color=look.color, linewidth=1.8)
-            axis.plot(cell.score.mean, place, marker="o", color="white", markeredgecolor=look.color, markersize=4.5)
-            sentences.append(f"{row.label} {shots}-shot: median {median:.1f}, quartiles {first:.1f} to {third:.1f}.")
-        axis.set(title=f"{shots}-shot", xlabel=f"{_unit(group.cells(shots))} on one task")
-    name_lines(axes[0], [row.label for row in rows])
-    return Drawing(
-        _name("tasks", group),
-        f"Spread over tasks, {_where(group)}: bar from the first to the third quartile with the median, line from the "
-        "5th to the 95th percentile, circle at the mean.",
-        f"Box chart over test tasks for {_where(group)}. " + " ".join(sentences),
-        figure,
+    for shots in kept:
+        for row in rows:
+            if shots in row.cells and row.cells[shots].score:
+                _, first, median, third, _ = _quantiles(row.cells[shots])
+                sentences.append(
+                    f"{row.label} {shots}-shot: median {median:.1f}, quartiles {first:.1f} to {third:.1f}."
+                )
+
+    def picture(narrow: bool) -> Figure:
+        figure, axes = panels(len(kept), narrow, height=0.8 + 0.19 * len(rows))
+        for axis, shots in zip(axes, kept, strict=True):
+            for line, row in enumerate(rows):
+                cell = row.cells.get(shots)
+                if cell is None or not cell.score:
+                    continue
+                low, first, median, third, high = _quantiles(cell)
+                color = styles[row.label].color
+                axis.plot([low, high], [line, line], color=color, linewidth=1)
+                axis.barh(line, third - first, left=first, height=0.55, color=color, alpha=0.35, linewidth=0)
+                axis.plot([median, median], [line - 0.27, line + 0.27], color=color, linewidth=1.6)
+                axis.plot(cell.score.mean, line, marker="o", color="white", markeredgecolor=color, markersize=3.8)
+            axis.set(title=f"{shots}-shot", xlabel=f"{_unit(group.cells(shots))} on one task")
+        name_lines(axes, [row.label for row in rows], narrow)
+        return figure
+
+    return drawing(
+        stem("tasks", group),
+        f"Spread over tasks, {place(group)}: bar from the first to the third quartile with the median, line from the "
+        "5th to the 95th percentile, circle at the mean. Tasks differ far more than methods do: only on common tasks "
+        "can methods be told apart.",
+        f"Box chart over test tasks for {place(group)}. " + " ".join(sentences),
+        picture,
+        Scope.of(group),
     )
 
 
+def _quantiles(cell: Cell) -> list[float]:
+    return [float(each) for each in np.percentile(cell.by_task.dropna().to_numpy(), [5, 25, 50, 75, 95])]
+
+
 def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineStyle]) -> Drawing | None:
-    """Paired difference of every row to one reference row (MAML where it is there) with its bootstrap interval."""
+    """Paired difference of every row to one reference row (MAML where it is there) with its interval."""
     found: dict[int, list[tuple[str, float, float, float, bool]]] = {}
     labels = [row.label for row in group.rows if row.method != FLOOR]
     if not labels:
@@ -210,30 +175,40 @@ def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineSt
             sign = 1 if row["b"] == reference else -1
             low, high = sorted((sign * row["low"], sign * row["high"]))
             other = row["a"] if sign == 1 else row["b"]
-            place = (other, sign * row["difference"], low, high, bool(outcome(row)))
-            found.setdefault(shots, []).append(place)
+            entry = (other, sign * row["difference"], low, high, bool(outcome(row)))
+            found.setdefault(shots, []).append(entry)
     if not found:
         return None
     names = [label for label in labels if any(entry[0] == label for entries in found.values() for entry in entries)]
-    figure, axes = _panels(len(found), height=1.2 + 0.28 * len(names))
-    sentences = []
-    for axis, (shots, entries) in zip(axes[0], found.items(), strict=True):
-        axis.axvline(0, color=GUIDE, linewidth=0.9, zorder=0)
-        for label, mean, low, high, significant in entries:
-            look, line = styles[label], names.index(label)
-            axis.plot([low, high], [line, line], color=look.color)
-            axis.plot(
-                mean, line, marker=look.marker, markersize=6, color=look.color,
-                markerfacecolor=look.color if significant or look.marker == "x" else "white",
-            )  # fmt: skip
-            sentences.append(f"{label} {shots}-shot {mean:+.2f}, interval {low:+.2f} to {high:+.2f}.")
-        unit = "points" if _unit(group.cells(shots)) != "loss" else "loss"
-        axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {unit}")
-    name_lines(axes[0], names)
-    return Drawing(
-        _name("differences", group),
-        f"Paired differences to {reference}, {_where(group)}: mean over common tasks with 95 % bootstrap intervals. "
-        "Filled: beyond chance after Holm's correction; open: not.",
-        f"Interval chart of paired differences to {reference} for {_where(group)}. " + " ".join(sentences),
-        figure,
+
+    def picture(narrow: bool) -> Figure:
+        figure, axes = panels(len(found), narrow, height=0.8 + 0.19 * len(names))
+        for axis, (shots, entries) in zip(axes, found.items(), strict=True):
+            axis.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
+            for label, mean, low, high, significant in entries:
+                look, line = styles[label], names.index(label)
+                axis.plot([low, high], [line, line], color=look.color)
+                axis.plot(
+                    mean, line, marker=look.marker, markersize=5, color=look.color,
+                    markerfacecolor=look.color if significant or look.marker == "x" else "white",
+                )  # fmt: skip
+            unit = "points" if _unit(group.cells(shots)) != "loss" else "loss"
+            axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {unit}")
+        name_lines(axes, names, narrow)
+        return figure
+
+    sentences = [
+        f"{label} {shots}-shot {signed(mean, '.2f')}, interval {signed(low, '.2f')} to {signed(high, '.2f')}."
+        for shots, entries in found.items()
+        for label, mean, low, high, _ in entries
+    ]
+    several = any(row["seeds"] > 1 for _, row in pairs.iterrows())
+    over = "seeds and the tasks within them" if several else "the tasks of one seed"
+    return drawing(
+        stem("differences", group),
+        f"Paired differences to {reference}, {place(group)}: mean over common tasks with 95 % intervals over {over}. "
+        "Right of zero is better. Filled: beyond chance after Holm's correction; open: not.",
+        f"Interval chart of paired differences to {reference} for {place(group)}. " + " ".join(sentences),
+        picture,
+        Scope.of(group),
     )

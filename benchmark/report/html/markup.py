@@ -9,28 +9,33 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from benchmark.report.figures.draw import Drawing
+from benchmark.report.figures.draw import NARROW, Drawing
+from benchmark.report.scope import EVERYTHING, Scope
+
+PHONE = "40rem"
+"""Up to this width of the window a figure's panels are stacked."""
 
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """One place of a table: its text, the value that it is sorted by (full precision), and its class."""
+    """One place of a table: its text, the value that it is sorted by (full precision), its class, where it leads."""
 
     text: str
     value: float | str | None = None
     style: str = ""
+    target: str = ""
 
 
-def number(value: float | None, shown: str | None = None, style: str = "") -> HtmlCell:
+def number(value: float | None, shown: str | None = None, style: str = "", target: str = "") -> HtmlCell:
     """A number, shown rounded, kept whole; an unknown one sorts last."""
     if value is None or not math.isfinite(value):
-        return HtmlCell("–" if shown is None else shown, "", f"number {style}".strip())
-    return HtmlCell(f"{value:g}" if shown is None else shown, float(value), f"number {style}".strip())
+        return HtmlCell("–" if shown is None else shown, "", f"number {style}".strip(), target)
+    return HtmlCell(f"{value:g}" if shown is None else shown, float(value), f"number {style}".strip(), target)
 
 
-def words(text: str, style: str = "") -> HtmlCell:
+def words(text: str, style: str = "", target: str = "") -> HtmlCell:
     """A text."""
-    return HtmlCell(text, None, f"text {style}".strip())
+    return HtmlCell(text, None, f"text {style}".strip(), target)
 
 
 def table(
@@ -42,23 +47,28 @@ def table(
     sortable: bool = True,
     style: str = "",
     titled: bool = False,
+    scopes: Sequence[Scope] | None = None,
 ) -> str:
     """A table with a caption and scoped headers; the first cell of each line is its row header.
 
-    `titled`: a heading above says the same, the caption is for screen readers alone.
+    `titled`: a heading above says the same, the caption is for screen readers alone. `scopes`: what each column is of.
     """
+    scopes = scopes or [EVERYTHING] * len(header)
     first_line = body[0] if body else [HtmlCell("", None, "text")] * len(header)
     heads = "".join(
-        f'<th scope="col"{_class("text" if place == 0 or "text" in cell.style else "")}>'
+        f'<th scope="col"{_class("text" if place == 0 or "text" in cell.style else "")}{data(scope)}>'
         + (f'<button type="button">{escape(text)}</button>' if sortable else escape(text))
         + "</th>"
-        for place, (text, cell) in enumerate(zip(header, first_line, strict=True))
+        for place, (text, cell, scope) in enumerate(zip(header, first_line, scopes, strict=True))
     )
     lines = []
     for line in body:
         first, *rest = line
-        cells = f'<th scope="row"{_class(first.style)}>{escape(first.text)}</th>'
-        cells += "".join(f"<td{_class(each.style)}{_value(each)}>{_text(each)}</td>" for each in rest)
+        cells = f'<th scope="row"{_class(first.style)}>{_text(first)}</th>'
+        cells += "".join(
+            f"<td{_class(each.style)}{_value(each)}{data(scope)}>{_text(each)}</td>"
+            for each, scope in zip(rest, scopes[1:], strict=True)
+        )
         lines.append(f"<tr>{cells}</tr>")
     classes = " ".join(part for part in ("sortable" if sortable else "", style) if part)
     return (
@@ -70,8 +80,9 @@ def table(
 
 
 def _text(cell: HtmlCell) -> str:
-    """Its text; a number keeps its interval on its line."""
-    return escape(cell.text.replace(" ± ", "\u00a0±\u00a0"))
+    """Its text, a link where it leads somewhere; a number keeps its interval on its line."""
+    text = escape(cell.text.replace(" ± ", "\u00a0±\u00a0"))
+    return f'<a href="#{escape(cell.target)}">{text}</a>' if cell.target else text
 
 
 def _class(names: str) -> str:
@@ -85,15 +96,31 @@ def _value(cell: HtmlCell) -> str:
     return f' data-value="{escape(shown)}"'
 
 
+def data(scope: Scope) -> str:
+    """The attributes that the page's filters read."""
+    known = {"dataset": scope.dataset, "shots": scope.shots, "recipe": scope.recipe}
+    return "".join(f' data-{key}="{escape(str(value))}"' for key, value in known.items() if value)
+
+
+def block(inside: str, scope: Scope) -> str:
+    """HTML that a filter can hide as a whole."""
+    return f"<div{data(scope)}>{inside}</div>"
+
+
 def figure(drawing: Drawing, folder: Path) -> str:
-    """The drawing's SVG, inside the page, with its alt text and caption."""
-    data = base64.b64encode((folder / f"{drawing.stem}.svg").read_bytes()).decode()
+    """The drawing's SVG, inside the page, with its alt text and caption; on a phone the one with stacked panels."""
+    wide, narrow = (_source(folder / f"{stem}.svg") for stem in (drawing.stem, drawing.stem + NARROW))
     width, height = (round(96 * float(inches)) for inches in drawing.figure.get_size_inches())
     return (
-        f'<figure id="figure-{escape(drawing.stem)}"><img src="data:image/svg+xml;base64,{data}" '
-        f'width="{width}" height="{height}" alt="{escape(drawing.alt)}">'
+        f'<figure id="figure-{escape(drawing.stem)}"{data(drawing.scope)}><picture>'
+        f'<source media="(max-width: {PHONE})" srcset="{narrow}">'
+        f'<img src="{wide}" width="{width}" height="{height}" alt="{escape(drawing.alt)}"></picture>'
         f"<figcaption>{escape(drawing.caption)}</figcaption></figure>"
     )
+
+
+def _source(path: Path) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def paragraph(text: str, style: str = "") -> str:
@@ -115,6 +142,16 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(lines)}</dl>"
 
 
-def details(summary: str, inside: str) -> str:
+def details(summary: str, inside: str, name: str = "", style: str = "", scope: Scope = EVERYTHING) -> str:
     """Folded away until asked for; `inside` is HTML."""
-    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+    identity = f' id="{escape(name)}"' if name else ""
+    return f"<details{identity}{_class(style)}{data(scope)}><summary>{escape(summary)}</summary>{inside}</details>"
+
+
+def select(label: str, key: str, values: Sequence[str]) -> str:
+    """A filter: all, or one of `values` of the attribute ``data-key``."""
+    options = "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in values)
+    return (
+        f'<label>{escape(label)} <select data-filter="{escape(key)}"><option value="">all</option>{options}'
+        "</select></label>"
+    )

@@ -24,7 +24,28 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// A filter hides whatever is of another data set, number of shots or recipe than the chosen one.
+const filters = Array.from(document.querySelectorAll("[data-filter]"));
+function filter() {
+  const chosen = filters.filter((each) => each.value).map((each) => [each.dataset.filter, each.value]);
+  for (const part of document.querySelectorAll("[data-dataset], [data-shots], [data-recipe]")) {
+    const other = chosen.some(([key, value]) => part.dataset[key] !== undefined && part.dataset[key] !== value);
+    part.classList.toggle("hidden", other);
+  }
+}
+filters.forEach((each) => each.addEventListener("change", filter));
+// A link into something that is folded unfolds it.
+function unfold() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let each = target; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
+  const inside = target.querySelector(":scope > details");
+  if (inside) inside.open = true;
+  target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
 // Print shows what is folded, except the full record of every run.
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("section:not([aria-labelledby=runs]) details").forEach((each) => { each.open = true; });
+  document.querySelectorAll("section:not([aria-labelledby=runs]) details, section > details").forEach((each) => { each.open = true; });
 });
