@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -55,7 +56,8 @@ def test_every_equation_is_laid_out_with_all_its_letters(name: str, equations: M
         assert {child.tag for child in root} <= {f"{SPACE}math"}
         shown = re.sub(r"\W", "", "".join(root.itertext()))
         assert "\\" not in "".join(root.itertext())
-        assert sorted(re.findall(r"[a-zA-Z]", shown)) == sorted(re.findall(r"[a-zA-Z]", line + "k" * line.count("ᵏ")))
+        letters = unicodedata.normalize("NFD", line) + "k" * line.count("ᵏ")  # Ū is a U with a bar
+        assert sorted(re.findall(r"[a-zA-Z]", shown)) == sorted(re.findall(r"[a-zA-Z]", letters))
 
 
 def test_a_line_may_break_at_words_and_commas_outside_of_brackets(equations: ModuleType) -> None:

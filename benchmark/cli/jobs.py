@@ -64,8 +64,11 @@ def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth
     """The main of one of the processes: what it says goes to the starting one, and its tables nowhere."""
     os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    os.dup2(mouth.fileno(), 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for number, name in ((mouth.fileno(), "stderr"), (os.open(os.devnull, os.O_WRONLY), "stdout")):
+        descriptor = getattr(sys, f"__{name}__").fileno()
+        os.dup2(number, descriptor)  # for libraries that write by themselves
+        # a new stream: the old one may hold the position of a file, which a pipe has not
+        setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))  # noqa: SIM115
     cores, gpu = place
     if cores:
         os.sched_setaffinity(0, cores)

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmark.cli import flags, parser
 from benchmark.cli import run as run_verb
 from benchmark.cli import status as status_verb
 from benchmark.cli.where import portable
 from benchmark.errors import UserError
+from benchmark.screen import Screen
 from tests.conftest import ROOT, Command
 from tests.report.builder import build_run
 
@@ -157,7 +157,7 @@ def test_list_groups_methods_by_kind_and_says_what_each_learns(capsys: pytest.Ca
 @pytest.mark.parametrize("line", ["status", "run --methods md-convex --dry-run"])
 def test_no_name_is_cut_in_a_narrow_terminal(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build_run(tmp_path, "md-convex", status={"message": "a disk that is full"})
-    console = Console(file=io.StringIO(), width=60)
+    console = Screen(file=io.StringIO(), width=60)
     for module in (run_verb, status_verb):
         monkeypatch.setattr(module, "output", lambda: console)
     assert parser.main([*line.split(), "--results", str(tmp_path)]) == 0

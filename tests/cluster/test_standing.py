@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_watch_ends_when_nothing_runs_or_waits(
             claim_of(next(results.glob("*-md-*")), owner.QUIET_S + 20, job="7", label="6_1")
 
     console = Screen(file=io.StringIO(), width=200)
-    monkeypatch.setattr(status_verb.time, "sleep", sleep)
+    monkeypatch.setattr(status_verb, "time", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(status_verb, "output", lambda: console)
     assert parser.main(["status", "--results", str(results), "--watch"]) == 0
     assert looks == [status_verb.WATCH_S] * 2

@@ -24,7 +24,7 @@ from benchmark.cli import time as time_verb
 from benchmark.data.importing import build as importing
 from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
-from benchmark.report import export, formats
+from benchmark.report import export, formats, table
 from benchmark.report.group import group_runs
 from benchmark.report.terminal import print_table
 from benchmark.runs import checkpoints, environment
@@ -76,8 +76,8 @@ def test_status_and_tables_show_names_and_messages_as_text(tmp_path: Path, capsy
     print_table([load_run(path) for path in results.glob("x*")], screen.Screen(file=said, width=200))
     assert "\x1b" not in said.getvalue()
     assert SHOWN in said.getvalue()
-    groups = group_runs([load_run(path) for path in results.glob("x*")])
-    assert "\x1b" not in formats.markdown(groups) + formats.latex(groups)
+    tables = table.tables(group_runs([load_run(path) for path in results.glob("x*")]))
+    assert "\x1b" not in formats.markdown(tables) + formats.latex(tables)
 
 
 def test_an_error_is_one_line_whatever_is_in_it(

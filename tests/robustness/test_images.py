@@ -11,7 +11,7 @@ import pytest
 from benchmark import data
 from benchmark.cli.parser import main
 from benchmark.errors import UserError
-from benchmark.report import caveats, formats, pairs
+from benchmark.report import caveats, formats, pairs, table
 from benchmark.report.claims import judge
 from benchmark.report.compare import compare
 from benchmark.report.findings import read as read_findings
@@ -108,10 +108,10 @@ def test_compare_finds_no_winner_on_different_images(mixed: list[Run], tmp_path:
 
 def test_each_set_of_images_has_its_table_and_it_is_said(mixed: list[Run]) -> None:
     groups = group_runs(mixed)
-    table = formats.markdown(groups)
-    assert "## 5-way CIFAR-FS (images 0a0a0a0a)" in table
-    assert "## 5-way CIFAR-FS (images f1f1f1f1)" in table
-    assert "58.90" in table, "beside what is published on CIFAR-FS still"
+    text = formats.markdown(table.tables(groups))
+    assert "## 5-way CIFAR-FS (images 0a0a0a0a)" in text
+    assert "## 5-way CIFAR-FS (images f1f1f1f1)" in text
+    assert "58.90" in text, "beside what is published on CIFAR-FS still"
     (warned,) = (text for text in caveats.warnings(groups) if "different sets of images" in text)
     assert warned.startswith("cifar-fs stands for 2 different sets of images (0a0a0a0a, f1f1f1f1)")
 

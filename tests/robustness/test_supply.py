@@ -23,7 +23,7 @@ def bounds(requirements: list[str], sign: str) -> dict[str, str]:
     for requirement in requirements:
         name, there, version = requirement.partition(sign)
         assert there, f"{requirement!r} has no {sign}"
-        found[name] = version
+        found[name.partition("[")[0]] = version
     return found
 
 

@@ -168,6 +168,8 @@ def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
 
     The isotonic least-squares fit of heights minus their spacing, by pooling adjacent violators.
     """
+    if not len(heights):
+        return heights
     spaced = heights - gap * np.arange(len(heights))
     blocks: list[list[float]] = []
     for value in spaced:
