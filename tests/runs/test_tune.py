@@ -20,7 +20,7 @@ from benchmark.report import build
 from benchmark.report import tuning as report
 from benchmark.report.export import frame
 from benchmark.report.group import group_runs
-from benchmark.report.html.page import tuned as tuned_section
+from benchmark.report.html.sections import tuned as tuned_section
 from benchmark.runs import store, tune
 from tests.report.builder import build_run
 from tests.tiny_images import CLASSES, FLAGS, IMAGES, store_tiny
