@@ -8,6 +8,7 @@ share of a training task. All this is the time of one process that has its cores
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from benchmark import data
 from benchmark.engine.counting import flops
 from benchmark.engine.execution import Execution
+from benchmark.errors import UserError
 from benchmark.metagrad import meta_gradient
 from benchmark.recipes import FLOOR
 from benchmark.runs import store
@@ -72,9 +74,15 @@ class Costs:
         return self.step_s[work]
 
     def _seconds_per_operation(self, method: str) -> float:
-        """Of the runs of this method, else of a few others, else by default."""
+        """Of the runs of this method, else of a few others, else by default.
+
+        A run on images that are not on this machine, so that its work cannot be counted, is no example.
+        """
         examples = [spec for spec in self._examples if spec.method == method] or self._examples[:EXAMPLES]
-        rates = [self.step_s[_work(spec)] / self._operations(spec) for spec in examples]
+        rates = []
+        for spec in examples:
+            with contextlib.suppress(UserError):
+                rates.append(self.step_s[_work(spec)] / self._operations(spec))
         return statistics.median(rates) if rates else 1.0 / (FLOPS * self.workers)
 
     def _operations(self, spec: RunSpec) -> int:

@@ -286,3 +286,11 @@ def test_work_not_met_yet_is_counted_in_operations(root: Path, tmp_path: Path) -
     forward = sum(2 * 9 * (4 if i else 1) * 4 * size for i, size in enumerate(pixels)) + 2 * 4 * 3  # of one image
     assert by_hand > 3 * forward * (shots + queries)  # forward and backward, and through the backward of the support
     assert by_hand < 9 * forward * (shots + queries)
+
+
+def test_a_run_on_images_that_are_not_here_is_no_example(root: Path, tmp_path: Path) -> None:
+    elsewhere = {"iteration": 50, "wall_s": {"train": 100.0}}
+    build_run(tmp_path, "maml", dataset="on-another-machine", status=elsewhere)
+    spec = RunSpec(method="maml", dataset="tiny", ways=3, channels=4, query_train=3, steps=1, meta_batch=2)
+    beside = costs.Costs([tmp_path], workers=2, data_root=root)
+    assert beside.of_step(spec) == costs.Costs([], workers=2, data_root=root).of_step(spec)
