@@ -72,7 +72,7 @@ def measure(
     return pd.concat(tables, ignore_index=True)
 
 
-def measure_floor(
+def measure_baseline(
     stream: TaskStream,
     count: int,
     on_rows: Callable[[int], None] = lambda count: None,

@@ -20,8 +20,8 @@ from benchmark.published import PUBLISHED, Recipe
 from benchmark.spec import RECIPES, RunSpec, Value
 
 PRESETS = ("quick", "paper")
-FLOOR = "pixels"
-"""Nearest centroid on raw pixels: no optimizer, no training, the floor that stands beside the methods."""
+BASELINE = "pixels"
+"""Nearest centroid on raw pixels: no optimizer, no training, the baseline that stands beside the methods."""
 
 
 SAME = {"omniglot-rotated": "omniglot"}
@@ -115,8 +115,8 @@ def resolve(
     return RunSpec(**values | {"method": method, "dataset": dataset, "shots": shots, "recipe": recipe_name})
 
 
-def floor(spec: RunSpec) -> RunSpec:
-    """The floor on the very tasks and by the protocol of `spec`."""
+def baseline(spec: RunSpec) -> RunSpec:
+    """The baseline on the very tasks and by the protocol of `spec`."""
     kept = ("dataset", "ways", "shots", "seed", "recipe", "query_test", "tasks")
     values = {name: getattr(spec, name) for name in kept}
-    return RunSpec(method=FLOOR, iterations=0, eval_steps=0, trace_steps=0, **values)
+    return RunSpec(method=BASELINE, iterations=0, eval_steps=0, trace_steps=0, **values)

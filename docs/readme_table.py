@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmark.files import write_atomic  # noqa: E402
-from benchmark.report.cell import FLOOR  # noqa: E402
+from benchmark.recipes import BASELINE  # noqa: E402
 from benchmark.report.published import MINIIMAGENET, dataset_title, method_title  # noqa: E402
 
 README = ROOT / "README.md"
@@ -33,7 +33,7 @@ def table() -> str:
     unsettled = {row["method"] for row in rows if "reconstructed" in row["remark"]}
     for method in dict.fromkeys(row["method"] for row in sorted(rows, key=lambda row: row["dataset"] != "glyphs")):
         name = method_title(method) + (" \\*" if method in unsettled else "")
-        name += "" if method == FLOOR else f" `{method}`"
+        name += "" if method == BASELINE else f" `{method}`"
         ours = [_cell(cells.get((method, *column))) for column in columns]
         printed = (MINIIMAGENET.numbers.get((method, shots)) for shots in (1, 5))
         papers = [f"{number.mean:.1f}" if number else "–" for number in printed]

@@ -21,7 +21,7 @@ from benchmark.cli.where import add_where, machinery, submit
 from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
-from benchmark.runs.grid import LISTED, methods_named, with_floor
+from benchmark.runs.grid import LISTED, methods_named, with_baseline
 from benchmark.screen import warn
 from benchmark.spec import RECIPES, RunSpec
 
@@ -95,7 +95,7 @@ def _value(knob: dataclasses.Field) -> Callable[[str], Any]:
 
 
 def plan(arguments: argparse.Namespace) -> list[RunSpec]:
-    """The runs that the flags of ``run`` describe, methods in the order given; the floor is :func:`with_floor`'s."""
+    """The runs that the flags of ``run`` describe, methods in the order given; without the baseline."""
     overrides = knobs_given(arguments)
     dataset = overrides.get("dataset", "glyphs")
     methods = methods_named(arguments.methods.split(","))
@@ -159,7 +159,7 @@ def main(arguments: argparse.Namespace) -> int:
             warn(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}")
     remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     if dataset.kind == "images":
-        specs = with_floor(specs)
+        specs = with_baseline(specs)
     for spec in specs:
         assembly.check(spec, dataset)
     runner.require_same_images(specs, arguments.results, dataset)
@@ -199,7 +199,7 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
     run = Column("run", overflow="fold")
     table = Table(run, "state", "iterations", "channels", "α", "K", title=f"{count} ({where})", box=None)
     for spec in specs:
-        trained = spec.method != recipes.FLOOR
+        trained = spec.method != recipes.BASELINE
         numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")
         table.add_row(spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4))
     console = output()

@@ -1,4 +1,4 @@
-"""The floor: nearest centroid on raw pixels, no training.
+"""The baseline: nearest centroid on raw pixels, no training.
 
 A query image is given the class whose mean support image is nearest. Its negative log-likelihood is that of a softmax
 over negative squared Euclidean distances, ``p(c | x) ∝ exp(−‖x − μ_c‖²)`` with pixels in [0, 1], the rule of

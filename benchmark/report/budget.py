@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmark.report.cell import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.report.group import TableGroup
 
 BUDGET = {
@@ -23,7 +23,7 @@ def facts(groups: Sequence[TableGroup]) -> Iterator[str]:
     lines: dict[str, list[str]] = {}
     for group in groups:
         for shots in group.shots:
-            runs = [run for cell in group.cells(shots) if cell.method != FLOOR for run in cell.runs]
+            runs = [run for cell in group.cells(shots) if cell.method != BASELINE for run in cell.runs]
             if len({run.spec["method"] for run in runs}) < 2:
                 continue
             values = {knob: sorted({_text(run.spec.get(knob)) for run in runs}) for knob in BUDGET}

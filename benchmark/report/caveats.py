@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmark import statistics
-from benchmark.report.cell import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.report.claims.verdict import join
 from benchmark.report.group import TableGroup
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
@@ -23,7 +23,7 @@ VERSIONS = {
 PAPER_ITERATIONS = 60_000
 """Meta-steps of the published recipes of MAML and mirror descent."""
 
-PAPER_METHODS = [method for method in TITLES if method not in (FLOOR, "md-released", "md-convex")]
+PAPER_METHODS = [method for method in TITLES if method not in (BASELINE, "md-released", "md-convex")]
 
 
 def warnings(groups: Sequence[TableGroup]) -> list[str]:
@@ -56,7 +56,7 @@ def _of_images(groups: Sequence[TableGroup]) -> Iterator[str]:
 def _of_group(group: TableGroup) -> Iterator[str]:
     cells = [cell for row in group.rows for cell in row.cells.values()]
     runs = [run for cell in cells for run in cell.runs]
-    trained = [run for run in runs if run.spec["method"] != FLOOR]
+    trained = [run for run in runs if run.spec["method"] != BASELINE]
     diverged = [
         f"{cell.label} {cell.shots}-shot ({cell.diverged} of {len(cell.runs)})" for cell in cells if cell.diverged
     ]
@@ -83,7 +83,7 @@ def _of_group(group: TableGroup) -> Iterator[str]:
         yield "some runs were made with files that differ from their commit (marked +)."
     yield from _protocol(group, trained)
     counts = [
-        len({run.spec["seed"] for run in cell.measured}) for cell in cells if cell.method != FLOOR and cell.measured
+        len({run.spec["seed"] for run in cell.measured}) for cell in cells if cell.method != BASELINE and cell.measured
     ]
     if counts and min(counts) < statistics.FEW_SEEDS:
         few = "one seed" if max(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"

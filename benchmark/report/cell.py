@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark import statistics
+from benchmark.recipes import BASELINE
 from benchmark.report.published import RECONSTRUCTED_WITHOUT_CARD
 from benchmark.runs.store import Run
 from benchmark.statistics import Band, Interval
@@ -29,9 +30,6 @@ PUBLISHED_NORM = "batch"
 
 TRACES = ("support_nll", "grad_norm")
 """What is recorded at every inner step."""
-
-FLOOR = "pixels"
-"""The method without training that stands below all others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +173,8 @@ def scores(run: Run) -> NDArray[np.float64]:
     if metric(run) == "nll":
         return np.where(np.isfinite(nll), nll, np.nan)
     accuracy = table["accuracy"].to_numpy(dtype=np.float64)
-    floor = run.spec["method"] == FLOOR  # it has no likelihood
-    return np.where(np.isfinite(accuracy) & (np.isfinite(nll) | floor), 100.0 * accuracy, np.nan)
+    baseline = run.spec["method"] == BASELINE  # it has no likelihood
+    return np.where(np.isfinite(accuracy) & (np.isfinite(nll) | baseline), 100.0 * accuracy, np.nan)
 
 
 def trace(run: Run, column: str) -> NDArray[np.float64] | None:

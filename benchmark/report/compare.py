@@ -14,8 +14,9 @@ from rich.console import Console
 
 from benchmark import statistics
 from benchmark.errors import UserError, nearest
+from benchmark.recipes import BASELINE
 from benchmark.report import matrix, pairs, words
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.report.cell import Cell
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
 from benchmark.screen import one_line
@@ -84,7 +85,7 @@ def _label(name: str, labels: dict[str, str]) -> str:
     if name in labels:
         return name
     matching = [label for label, own in labels.items() if own == method or label.casefold() == name.casefold()]
-    plain = [label for label in matching if "(" not in label.removesuffix("(ours)").removesuffix("(floor)")]
+    plain = [label for label in matching if "(" not in label.removesuffix("(ours)")]
     if not matching:
         words = sorted({*labels, *labels.values()})
         raise UserError(
@@ -104,12 +105,12 @@ def _folders(a: Path, b: Path) -> Iterator[Comparison]:
 
 
 def _norms(a: str, b: str, groups: Sequence[TableGroup]) -> Iterator[Comparison]:
-    """Each row under norm `a` against itself under norm `b`; the floor has none."""
+    """Each row under norm `a` against itself under norm `b`; the baseline has none."""
     other = {(group.source, group.ways, group.recipe): group for group in groups if group.norm == b}
     for group in (each for each in groups if each.norm == a):
         match = other.get((group.source, group.ways, group.recipe))
         for one, two in _equal_rows(group, match):
-            if one.method != FLOOR:
+            if one.method != BASELINE:
                 found = _comparison(group, one, two, (f"{one.label} ({a} norm)", f"{two.label} ({b} norm)"))
                 yield dataclasses.replace(found, where=_where(group, one.shots, f"{group.recipe} recipe"))
 

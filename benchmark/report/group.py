@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.report.cell import EXACT, FLOOR, NEUTRAL, PUBLISHED_NORM, Cell, is_plain, is_reconstructed
+from benchmark.recipes import BASELINE
+from benchmark.report.cell import EXACT, NEUTRAL, PUBLISHED_NORM, Cell, is_plain, is_reconstructed
 from benchmark.report.published import IMAGES, TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
@@ -75,16 +76,16 @@ class TableGroup:
 def group_runs(runs: list[Run]) -> list[TableGroup]:
     """All groups, ordered by data set, ways, recipe and norm; rows in the order of the published table.
 
-    A trial of a tuning has no test tasks and is in none. The floor, which has no norm, is in that of every norm.
+    A trial of a tuning has no test tasks and is in none. The baseline, which has no norm, is in that of every norm.
     """
     split: dict[tuple[tuple[str, str], int, str, str], list[Run]] = {}
-    floors: list[Run] = []
+    baselines: list[Run] = []
     for run in (each for each in runs if not each.is_trial):
-        if run.spec["method"] == FLOOR:
-            floors.append(run)
+        if run.spec["method"] == BASELINE:
+            baselines.append(run)
         else:
             split.setdefault((*_place(run), str(run.spec["norm"])), []).append(run)
-    for run in floors:
+    for run in baselines:
         beside = [key for key in split if key[:3] == _place(run)] or [(*_place(run), PUBLISHED_NORM)]
         for key in beside:
             split.setdefault(key, []).append(run)

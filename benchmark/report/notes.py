@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmark import statistics
+from benchmark.recipes import BASELINE
 from benchmark.report import budget
-from benchmark.report.cell import FLOOR, PUBLISHED_NORM
+from benchmark.report.cell import PUBLISHED_NORM
 from benchmark.report.published import RECONSTRUCTED, REPAIR, dataset_title, image_size
 from benchmark.report.table import Table
 
@@ -25,7 +26,7 @@ def notes(table: Table) -> list[str]:
         + "; all methods of a column meet the same tasks. Bold: the best mean and every row that it does not beat "
         "beyond chance, by the paired test of pairs.csv ("
         + ("over seeds and tasks" if several else "over tasks")
-        + "); the floor does not compete.",
+        + "); the baseline does not compete.",
     ]
     if table.sources:
         where = table.reference.title
@@ -44,8 +45,8 @@ def notes(table: Table) -> list[str]:
         lines.append(f"* {RECONSTRUCTED}.")
     if table.repaired:
         lines.append(f"† {REPAIR}.")
-    if FLOOR in methods:
-        lines.append("Floor: nearest class mean on raw pixels, nothing is trained.")
+    if BASELINE in methods:
+        lines.append("Nearest centroid: of raw pixels, nothing is trained; the baseline of them all.")
     if any(table.step_ms(label) for _, label in table.labels):
         size = image_size(table.dataset)
         lines.append(f"Inner step: one 1-shot task of {size}×{size} images at the width of the row, as timed alone.")
@@ -55,7 +56,7 @@ def notes(table: Table) -> list[str]:
         for group in table.groups
         for row in group.rows
         for cell in row.cells.values()
-        if row.method != FLOOR
+        if row.method != BASELINE
     ]
     if seeds and min(seeds) < statistics.FEW_SEEDS:
         lines.append(

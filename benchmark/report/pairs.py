@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.recipes import BASELINE
+from benchmark.report.cell import Cell
 from benchmark.report.group import TableGroup
 
 LEVEL = 0.05
@@ -85,8 +86,8 @@ def select(pairs: pd.DataFrame, group: TableGroup, shots: int) -> pd.DataFrame:
 
 
 def best(pairs: pd.DataFrame, group: TableGroup, shots: int) -> set[str]:
-    """Labels of the row with the best mean and of its ties: all that it does not beat in `pairs`; never the floor."""
-    known = {c.label: c.score.mean for c in group.cells(shots) if c.score and c.method != FLOOR}
+    """Labels of the row with the best mean and of its ties: all that it does not beat in `pairs`; no baseline."""
+    known = {c.label: c.score.mean for c in group.cells(shots) if c.score and c.method != BASELINE}
     if not known:
         return set()
     lower = all(cell.metric == "nll" for cell in group.cells(shots) if cell.score)

@@ -94,7 +94,7 @@ CIFAR_FS = Reference(
 NOTHING = Reference("", {})
 
 TITLES = {
-    "pixels": "raw pixels (floor)",
+    "pixels": "nearest centroid",
     "maml": "MAML",
     "metasgd": "MetaSGD",
     "mtnet": "MT-net",
@@ -106,7 +106,7 @@ TITLES = {
     "md-released": "MD as released",
     "md-convex": "MD convex (ours)",
 }
-"""Method names as printed, in the order of the published table; the floor first, our variants last."""
+"""Method names as printed, in the order of the published table; the baseline first, our variants last."""
 
 RECONSTRUCTED = "reconstructed: no public code settles this method"
 """Said wherever the result of such a method is shown; which one is, its card says in spec.json."""

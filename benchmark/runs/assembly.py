@@ -12,7 +12,7 @@ import optimizers
 from benchmark import data, networks
 from benchmark.data import episodes
 from benchmark.errors import UserError
-from benchmark.recipes import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.runs import checkpoints, store
 from benchmark.spec import RunSpec
 from benchmark.tasks import TaskStream
@@ -36,10 +36,10 @@ def build(spec: RunSpec, image_shape: Sequence[int], device: torch.device | None
 
 def check(spec: RunSpec, dataset: data.Dataset) -> None:
     """Raise :class:`UserError` now for what would fail in the middle of a run."""
-    splits = [*(["test"] if spec.tasks else []), *(["train", "val"] if spec.method != FLOOR else [])]
+    splits = [*(["test"] if spec.tasks else []), *(["train", "val"] if spec.method != BASELINE else [])]
     for split in splits:
         episodes.check(TaskStream.of(spec, dataset, split))
-    if spec.method == FLOOR:
+    if spec.method == BASELINE:
         return
     try:
         optimizer = build(spec, dataset.image_shape)
@@ -58,8 +58,8 @@ def check(spec: RunSpec, dataset: data.Dataset) -> None:
 
 
 def shown_card(spec: RunSpec) -> dict[str, Any] | None:
-    """What a report says of the method beside its results; None for the floor, which is none."""
-    if spec.method == FLOOR:
+    """What a report says of the method beside its results; None for the baseline, which is none."""
+    if spec.method == BASELINE:
         return None
     card = optimizers.card(spec.method)
     return {"title": card.title, "reconstructed": card.reconstructed}

@@ -18,7 +18,7 @@ from benchmark.engine.counting import flops
 from benchmark.engine.execution import Execution
 from benchmark.errors import UserError
 from benchmark.metagrad import meta_gradient
-from benchmark.recipes import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.runs import store
 from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
@@ -56,8 +56,8 @@ class Costs:
         self._counted: dict[tuple, int] = {}
 
     def left(self, spec: RunSpec, status: dict | None) -> float:
-        """Seconds until a run with this status.json (None: not begun) has its result; 0 for the floor."""
-        if spec.method == FLOOR:
+        """Seconds until a run with this status.json (None: not begun) has its result; 0 for the baseline."""
+        if spec.method == BASELINE:
             return 0.0
         at = (status or {}).get("iteration", 0)
         checks = spec.iterations // spec.validate_every + bool(spec.iterations % spec.validate_every)

@@ -1,4 +1,4 @@
-"""Which runs a command or a study names: its methods, and the floor beside them."""
+"""Which runs a command or a study names: its methods, and the baseline beside them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ def methods_named(words: Sequence[str], where: str = "--methods") -> list[str]:
         raise UserError(f"{where} is empty; name some, or all")
     known = optimizers.available()
     try:
-        named = [optimizers.resolve(word) for word in words if word not in ("all", recipes.FLOOR)]
+        named = [optimizers.resolve(word) for word in words if word not in ("all", recipes.BASELINE)]
     except ValueError as error:
         raise UserError(str(error)) from None
     named = known if "all" in words else named
     if not named:
-        raise UserError(f"{recipes.FLOOR} is measured beside every method and is none itself; name a method in {where}")
+        raise UserError(
+            f"{recipes.BASELINE} is measured beside every method and is none itself; name a method in {where}"
+        )
     return list(dict.fromkeys(named))
 
 
-def with_floor(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """`specs`, each preceded by the floor run of its protocol where none of those before has it."""
+def with_baseline(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """`specs`, each preceded by the baseline run of its protocol where none of those before has it."""
     found: dict[RunSpec, None] = {}
     for spec in specs:
-        found |= ({recipes.floor(spec): None} if spec.tasks else {}) | {spec: None}
+        found |= ({recipes.baseline(spec): None} if spec.tasks else {}) | {spec: None}
     return list(found)

@@ -18,7 +18,7 @@ from benchmark.engine.execution import Execution
 from benchmark.engine.parallel import Group
 from benchmark.engine.shutdown import Interrupted, Stop, settle
 from benchmark.errors import UserError
-from benchmark.recipes import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.runs import checkpoints
 from benchmark.runs.agreement import agreed
 from benchmark.runs.assembly import is_out_of_memory, shown_card
@@ -116,7 +116,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
             """The run is ours. Another process may have brought it to its end while we waited."""
             how = {"strategy": context.strategy, "recompute": context.recompute}
             where = environment(execution.device, group, known.hash if known else "") | how
-            patience_s = 600.0 if spec.method == FLOOR else 2.0  # the floor is soon done, and every plan has it
+            patience_s = 600.0 if spec.method == BASELINE else 2.0  # the baseline is soon done, and every plan has it
             origin = context.tuning.get(spec.method) if spec.recipe == "tuned" else None
             claimed = directory.claim(
                 where,

@@ -17,8 +17,8 @@ from benchmark import data
 from benchmark.engine.execution import Execution
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.errors import UserError
-from benchmark.evaluate import EvaluationProtocol, measure, measure_floor
-from benchmark.recipes import FLOOR
+from benchmark.evaluate import EvaluationProtocol, measure, measure_baseline
+from benchmark.recipes import BASELINE
 from benchmark.runs import checkpoints, store, tensorboard
 from benchmark.runs.agreement import agreed
 from benchmark.runs.assembly import build
@@ -56,10 +56,10 @@ class Run:
 
 
 def carry_out(run: Run) -> None:
-    """From a claimed run to a finished one: meta-train, unless it is the floor, then measure the test tasks."""
-    if run.spec.method == FLOOR:
+    """From a claimed run to a finished one: meta-train, unless it is the baseline, then measure the test tasks."""
+    if run.spec.method == BASELINE:
         if run.writes:
-            _measure_floor(run)
+            _measure_baseline(run)
         return
     optimizer = build(run.spec, run.dataset.image_shape, run.execution.device)
     progress = _train(run, optimizer)
@@ -74,12 +74,12 @@ def carry_out(run: Run) -> None:
         run.directory.partial.unlink(missing_ok=True)
 
 
-def _measure_floor(run: Run) -> None:
+def _measure_baseline(run: Run) -> None:
     run.directory.set_status("running", iteration=0)
     started = time.monotonic()
     stream = TaskStream.of(run.spec, run.dataset, "test")
     with run.reporter.measuring(run.spec) as on_rows:
-        table = measure_floor(stream, run.spec.tasks, on_rows=on_rows, should_stop=run.should_stop)
+        table = measure_baseline(stream, run.spec.tasks, on_rows=on_rows, should_stop=run.should_stop)
     _finish(run.directory, table, Progress(), meta_parameters=0, evaluate_s=time.monotonic() - started)
 
 

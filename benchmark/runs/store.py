@@ -96,7 +96,7 @@ class Run:
     tuning: dict[str, Any] = field(default_factory=dict)
     """Where the values of the recipe tuned come from, see :meth:`benchmark.runs.tune.Tuning.record`; else empty."""
     card: dict[str, Any] = field(default_factory=dict)
-    """``title`` and ``reconstructed`` of the method's card; empty for the floor and in runs that are older."""
+    """``title`` and ``reconstructed`` of the method's card; empty for the baseline and in runs that are older."""
 
     @property
     def name(self) -> str:

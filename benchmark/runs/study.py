@@ -35,7 +35,7 @@ from typing import Any
 
 from benchmark import recipes
 from benchmark.errors import UserError, nearest
-from benchmark.runs.grid import LISTED, methods_named, with_floor
+from benchmark.runs.grid import LISTED, methods_named, with_baseline
 from benchmark.runs.tune import SPACE, Search, Tuning
 from benchmark.spec import RunSpec
 
@@ -66,12 +66,12 @@ class Stage:
     knobs: Mapping[str, Any] = field(default_factory=dict)
 
     def specs(self, tuning: Tuning | None = None) -> list[RunSpec]:
-        """The runs with their floors, seeds outermost so that whole tables come early.
+        """The runs with their baselines, seeds outermost so that whole tables come early.
 
         Tuned values not known yet are :data:`MIDDLE`; methods for which a tuning chose nothing are left out.
         """
         methods = [method for method in self.methods if method not in self.untuned(tuning)]
-        return with_floor(
+        return with_baseline(
             [
                 recipes.resolve(
                     method,

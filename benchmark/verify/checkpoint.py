@@ -11,7 +11,7 @@ from benchmark import data
 from benchmark.engine.execution import Execution
 from benchmark.errors import UserError
 from benchmark.metagrad import Task
-from benchmark.recipes import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.runs import store
 from benchmark.runs.assembly import load_trained
 from benchmark.spec import RunSpec
@@ -35,8 +35,8 @@ def load(path: Path, data_root: Path | None) -> Checkpoint:
     """The best checkpoint of the run at `path`; :class:`UserError` where there is none."""
     run = store.load_run(path)
     spec = RunSpec.from_dict(run.spec)
-    if spec.method == FLOOR:
-        raise UserError(f"{path}: {FLOOR} learns nothing; name the run of a method")
+    if spec.method == BASELINE:
+        raise UserError(f"{path}: {BASELINE} learns nothing; name the run of a method")
     optimizer = load_trained(run, data_root)
     stream = TaskStream.of(spec, data.load(spec.dataset, data_root), "test")
     drawn = stream.batch(range(2), Execution(precision=spec.precision))

@@ -117,12 +117,12 @@ def test_cost_is_not_squeezed_by_an_axis_from_zero_and_names_its_points(add_run,
     assert not drawing.figure.legends
 
 
-def test_the_floor_does_not_stretch_the_spread_over_tasks(add_run, results):
+def test_the_baseline_does_not_stretch_the_spread_over_tasks(add_run, results):
     add_run("pixels", mean=0.1)
     add_run("maml", mean=0.8, tasks=50)
     (group,) = group_runs(load_runs(results))
     with styled():
-        (axis,) = plots.distribution(group, looks([("pixels", "floor"), ("maml", "MAML")])).figure.axes
+        (axis,) = plots.distribution(group, looks([("pixels", "baseline"), ("maml", "MAML")])).figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["MAML"]
     assert axis.get_xlim()[0] > 40
 

@@ -17,7 +17,7 @@ from benchmark.runs.store import load_runs
 
 @pytest.fixture
 def both(add_run, results):
-    """MAML and MD under batch and support norm, MetaSGD under support norm alone, one floor."""
+    """MAML and MD under batch and support norm, MetaSGD under support norm alone, one baseline."""
     add_run("pixels", mean=0.3, iterations=0)
     for norm, better in (("batch", 0.0), ("support", -0.1)):
         add_run("maml", accuracy=np.tile([0.4, 0.6], 50) + better, norm=norm)
@@ -26,12 +26,12 @@ def both(add_run, results):
     return group_runs(load_runs(results))
 
 
-def test_each_norm_has_a_column_of_its_own_and_the_floor_is_in_both(both):
+def test_each_norm_has_a_column_of_its_own_and_the_baseline_is_in_both(both):
     assert [(group.norm, [row.method for row in group.rows]) for group in both] == [
         ("batch", ["pixels", "maml", "md"]),
         ("support", ["pixels", "maml", "metasgd", "md"]),
     ]
-    assert [row.label for row in both[0].rows] == ["raw pixels (floor)", "MAML", "MD"]  # the column says the norm
+    assert [row.label for row in both[0].rows] == ["nearest centroid", "MAML", "MD"]  # the column says the norm
     (one,) = table.tables(both)
     header, body = table.grid(one)
     assert header[2:4] == ["1-shot, ours (controlled recipe)", "1-shot, ours (controlled recipe, support norm)"]

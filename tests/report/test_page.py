@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A report on three methods and the floor, two shots, a fourth diverged; (page, folder, text)."""
+    """A report on three methods and the baseline, two shots, a fourth diverged; (page, folder, text)."""
     folder = tmp_path_factory.mktemp("made")
     for shots in (1, 5):
         build_run(folder / "results", "pixels", mean=0.3, shots=shots)

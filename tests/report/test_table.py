@@ -179,7 +179,7 @@ def test_a_run_without_a_result_says_why(add_run, results, state):
     assert state in shown(results)
 
 
-def test_best_and_ties_are_bold_and_the_floor_is_not(add_run, results):
+def test_best_and_ties_are_bold_and_the_baseline_is_not(add_run, results):
     add_run("pixels", accuracy=np.full(50, 0.9))
     add_run("maml", accuracy=np.tile([0.4, 0.6], 25))
     add_run("metasgd", accuracy=np.tile([0.61, 0.41], 25))

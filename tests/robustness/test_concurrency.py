@@ -32,20 +32,20 @@ def _run(results: Path, specs: list[RunSpec], barrier: object) -> None:
 
 @pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.long)])
 def test_many_launches_at_once_into_one_folder(count: int, tmp_path: Path) -> None:
-    """Processes that start in one instant, each with a run of its own and the floor that all of them want."""
+    """Processes that start in one instant, each with a run of its own and the baseline that all of them want."""
     context = multiprocessing.get_context("forkserver")  # its server imports once, every process is a copy of it
     context.set_forkserver_preload(["tests.robustness.helpers"])
-    floor = RunSpec(**{**GLYPHS.to_dict(), "method": "pixels"})
+    baseline = RunSpec(**{**GLYPHS.to_dict(), "method": "pixels"})
     specs = [tiny(method=method, seed=seed) for method in ("maml", "metasgd") for seed in range(count // 2)]
     barrier = context.Barrier(count)
-    processes = [context.Process(target=_run, args=(tmp_path, [floor, spec], barrier)) for spec in specs]
+    processes = [context.Process(target=_run, args=(tmp_path, [baseline, spec], barrier)) for spec in specs]
     for process in processes:
         process.start()
     for process in processes:
         process.join(600)
     assert [process.exitcode for process in processes] == [0] * count
     assert {run.name: run.state for run in load_runs(tmp_path, tables=True)} == {
-        spec.name: "finished" for spec in (floor, *specs)
+        spec.name: "finished" for spec in (baseline, *specs)
     }
     for spec in specs[::3]:
         execute(tmp_path / "alone", spec)
@@ -88,19 +88,19 @@ def test_the_same_run_twice_one_works_and_the_other_says_so(unbroken: Path, tmp_
 
 
 def test_who_waited_for_a_run_that_was_finished_meanwhile_does_not_repeat_it(tmp_path: Path) -> None:
-    floor = RunSpec(**{**GLYPHS.to_dict(), "method": "pixels"})
-    directory, waited = RunDirectory(tmp_path, floor), []
+    baseline = RunSpec(**{**GLYPHS.to_dict(), "method": "pixels"})
+    directory, waited = RunDirectory(tmp_path, baseline), []
 
     def wait() -> None:
-        waited.append(execute(tmp_path, floor))
+        waited.append(execute(tmp_path, baseline))
 
-    execute(tmp_path / "other", floor)
+    execute(tmp_path / "other", baseline)
     with directory.claim({}, []):
         second = threading.Thread(target=wait)
         second.start()
         time.sleep(0.3)
         for name in ("spec.json", "status.json", "evaluation.csv"):
-            (directory.path / name).write_bytes((tmp_path / "other" / floor.name / name).read_bytes())
+            (directory.path / name).write_bytes((tmp_path / "other" / baseline.name / name).read_bytes())
         before = (directory.path / "evaluation.csv").stat().st_mtime_ns
     second.join(20)
     assert waited == ["finished"]

@@ -15,7 +15,7 @@ from benchmark import data
 from benchmark.adapt import adapt
 from benchmark.data.episodes import class_names
 from benchmark.metagrad import evaluate_batch, meta_gradient
-from benchmark.recipes import FLOOR
+from benchmark.recipes import BASELINE
 from benchmark.runs import assembly
 from tests.robustness.helpers import GLYPHS, execute, tiny
 
@@ -54,12 +54,12 @@ def test_the_stream_of_tasks_is_the_same_for_every_method(stream: list[Call], tm
         assert calls == streams["maml"], method
 
 
-def test_the_floor_is_measured_on_the_same_tasks(stream: list[Call], tmp_path: Path) -> None:
-    execute(tmp_path, glyphs(FLOOR, tasks=20))
-    floor = list(stream)
+def test_the_baseline_is_measured_on_the_same_tasks(stream: list[Call], tmp_path: Path) -> None:
+    execute(tmp_path, glyphs(BASELINE, tasks=20))
+    baseline = list(stream)
     stream.clear()
     execute(tmp_path, glyphs("maml", iterations=0, tasks=20))
-    assert floor == stream
+    assert baseline == stream
 
 
 def test_selection_never_sees_test_tasks(stream: list[Call], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_five_thousand_runs(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_grid_of_two_hundred_runs(tmp_path: Path) -> None:
-    """Ten methods, two numbers of shots, ten seeds, and their floors, from flags to the report, by the command line."""
+    """Ten methods, two numbers of shots, ten seeds, and their baselines, from flags to report, by the command line."""
     flags = """
         --methods maml,metasgd,mtnet,warpgrad,metacurvature,metakfo,ecml,md,md-released,md-convex
         --shots 1,5 --seeds 0,1,2,3,4,5,6,7,8,9 --ways 3 --channels 4 --iterations 4 --meta-batch 2 --query-train 3

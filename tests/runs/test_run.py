@@ -56,10 +56,10 @@ def unbroken(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return results, done.stdout
 
 
-def test_run_ends_with_a_table_of_methods_and_floor(unbroken: tuple[Path, str]) -> None:
+def test_run_ends_with_a_table_of_methods_and_baseline(unbroken: tuple[Path, str]) -> None:
     results, printed = unbroken
     assert "MetaSGD" in printed
-    assert "pixels" in printed
+    assert "nearest centroid" in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
     states = {run.spec["method"]: run.state for run in store.load_runs(results)}
     assert states == {"pixels": "finished", "md": "finished", "metasgd": "finished"}
@@ -81,7 +81,7 @@ def test_run_records_what_a_reader_needs(unbroken: tuple[Path, str]) -> None:
     assert run.status["best_iteration"] == best["iteration"]
 
 
-def test_floor_is_nearest_centroid_on_the_same_tasks(unbroken: tuple[Path, str]) -> None:
+def test_baseline_is_nearest_centroid_on_the_same_tasks(unbroken: tuple[Path, str]) -> None:
     run = store.load_run(_only(unbroken[0], "pixels"))
     batch = data.sample(data.Episodes(data.load("glyphs"), "test", 3, 1, 3, 0), range(20))
     assert run.evaluation is not None

@@ -57,7 +57,7 @@ iterations = 3
 tasks = 5
 """
 RUNS = 2 * 2 + 2 * 3 + 2
-"""Trials, runs of the first stage with their floors, and the long one with its own."""
+"""Trials, runs of the first stage with their baselines, and the long one with its own."""
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +167,8 @@ def test_two_processes_share_a_folder_and_do_no_run_twice(
     assert [process.returncode for process in both] == [0, 0], said
     trained = [line for text in said for line in text.splitlines() if " train " in line]
     tested = [line for text in said for line in text.splitlines() if " test " in line]
-    floors = 3
-    assert len(trained) == RUNS - floors, said
+    baselines = 3
+    assert len(trained) == RUNS - baselines, said
     assert len(tested) == RUNS - 4, said
     assert _numbers(tmp_path) == _numbers(unbroken)
 

@@ -224,10 +224,17 @@ def test_tuned_runs_use_the_values_and_record_their_origin(
     assert "tuned at 1-shot, run at 2" in capfd.readouterr().err
     tuning = tune.load(tuned)
     runs = store.load_runs(tmp_path / "results", tables=True)
-    assert sorted(run.spec["method"] for run in runs) == ["maml", "maml", "md", "md", recipes.FLOOR, recipes.FLOOR]
+    assert sorted(run.spec["method"] for run in runs) == [
+        "maml",
+        "maml",
+        "md",
+        "md",
+        recipes.BASELINE,
+        recipes.BASELINE,
+    ]
     for run in runs:
         assert (run.state, run.spec["recipe"]) == ("finished", "tuned")
-        if run.spec["method"] == recipes.FLOOR:
+        if run.spec["method"] == recipes.BASELINE:
             assert run.tuning == {}
             continue
         chosen = tuning.document["chosen"][run.spec["method"]]

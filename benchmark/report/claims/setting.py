@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmark import recipes
 from benchmark.errors import UserError
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.report.cell import Cell
 from benchmark.report.published import dataset_key
 from benchmark.runs.store import Run
 
@@ -17,7 +17,7 @@ FREE = {"seed", "tasks", "trace_steps", "validate_every", "validation_tasks", "o
 
 def as_published(cells: Sequence[Cell]) -> bool:
     """Whether every trained run was made on the paper's data set by its method's recipe, nothing changed."""
-    runs = [run for cell in cells if cell.method != FLOOR for run in cell.runs]
+    runs = [run for cell in cells if cell.method != recipes.BASELINE for run in cell.runs]
     return bool(runs) and not any(deviations(run) for run in runs)
 
 

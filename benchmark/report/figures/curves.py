@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.recipes import BASELINE
+from benchmark.report.cell import Cell
 from benchmark.report.figures.draw import Drawing, drawing, name_ends, panels
 from benchmark.report.figures.style import PAPER, LineStyle, looks, weight
 from benchmark.report.figures.where import place, stem
@@ -35,7 +36,7 @@ def curves(group: TableGroup) -> Drawing | None:
     def picture(narrow: bool) -> Figure:
         figure, axes = panels(2 * len(kept), narrow, height=2.3)
         for index, shots in enumerate(kept):
-            cells = [cell for cell in group.cells(shots) if cell.method != FLOOR]
+            cells = [cell for cell in group.cells(shots) if cell.method != BASELINE]
             left, right = axes[2 * index : 2 * index + 2]
             _losses(left, cells, styles)
             _accuracies(right, cells, styles)

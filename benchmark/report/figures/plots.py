@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from benchmark.report.cell import FLOOR, Cell
+from benchmark.recipes import BASELINE
+from benchmark.report.cell import Cell
 from benchmark.report.figures.curves import curves
 from benchmark.report.figures.draw import Drawing, drawing, name_lines, name_points, panels, plain_log, shown
 from benchmark.report.figures.style import GUIDE, PAPER, LineStyle, looks
@@ -115,8 +116,8 @@ def _costs(axis: Axes, cells: Sequence[Cell], costs: dict[Cell, float], styles: 
 
 
 def distribution(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | None:
-    """How accuracy spreads over tasks: median, quartiles, 5th and 95th percentile, and the mean; without the floor."""
-    rows = [row for row in group.rows if row.method != FLOOR and any(cell.score for cell in row.cells.values())]
+    """How accuracy spreads over tasks: median, quartiles, 5th and 95th percentile, and the mean; no baseline."""
+    rows = [row for row in group.rows if row.method != BASELINE and any(cell.score for cell in row.cells.values())]
     kept = [shots for shots in group.shots if any(shots in row.cells and row.cells[shots].score for row in rows)]
     if not kept:
         return None
@@ -164,7 +165,7 @@ def _quantiles(cell: Cell) -> list[float]:
 def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineStyle]) -> Drawing | None:
     """Paired difference of every row to one reference row (MAML where it is there) with its interval."""
     found: dict[int, list[tuple[str, float, float, float, bool]]] = {}
-    labels = [row.label for row in group.rows if row.method != FLOOR]
+    labels = [row.label for row in group.rows if row.method != BASELINE]
     if not labels:
         return None
     reference = method_title("maml") if method_title("maml") in labels else labels[0]
