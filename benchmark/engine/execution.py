@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 
 
 @dataclass(frozen=True, kw_only=True)

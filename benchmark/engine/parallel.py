@@ -1,19 +1,15 @@
-"""Tasks spread over processes: single program, multiple data, by ``torch.distributed``.
+"""Processes that work together: started on this machine, watched and ended, or joined where ``torchrun`` started them.
 
-Every process runs the same function with its own :class:`Group`; rank r of N takes the tasks r, r + N, r + 2N … A group
-of one does nothing. :func:`launch` starts N processes on this machine, or joins those that ``torchrun`` started.
-Gradients are summed by gloo on CPU and by nccl on GPU.
+Every process runs the same function with its own :class:`~benchmark.engine.group.Group`.
 
 The starting process only watches: it passes a signal on (at a second one it ends everything at once; a worker that has
-not begun yet is ended at once), and when a worker
-dies it gives the others a moment to write down what happened, ends them, and says so. Workers end when the process that
-started them is gone.
+not begun yet is ended at once), and when a worker dies it gives the others a moment to write down what happened, ends
+them, and says so. Workers end when the process that started them is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import pickle
 import signal
@@ -23,16 +19,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
+from benchmark.engine.group import Group, joined
 from benchmark.engine.shutdown import WARNINGS
 
 GRACE_S = 20.0
@@ -44,50 +38,6 @@ STOP_S = 9.0
 
 class WorkerDied(SystemExit):
     """A worker ended without a word (killed, out of memory). Uncaught: one line on stderr and exit status 1."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes that work together, seen from one of them. The default is a process by itself."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    def share(self, count: int) -> range:
-        """Which of `count` tasks are this rank's."""
-        return range(self.rank, count, self.size)
-
-    def sum_(self, flat: Tensor) -> Tensor:
-        """Sum over all ranks, in place and returned."""
-        if self.size > 1:
-            moved = flat.to(self.device)
-            dist.all_reduce(moved)
-            flat.copy_(moved)
-        return flat
-
-    def gather(self, rows: Tensor, total: int) -> Tensor:
-        """Every rank's rows [len(share(total)), ...] put together in task order, [total, ...], on every rank."""
-        if self.size == 1:
-            return rows
-        most = len(range(0, total, self.size))
-        padded = rows.new_zeros(most, *rows.shape[1:], device=self.device)
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, dim=1).flatten(0, 1)[:total].to(rows.device)  # row i is rank i mod size's
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's picklable `value`, on every rank."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
-
-    def any_(self, flag: bool) -> bool:
-        """Whether any rank's `flag` is true."""
-        return bool(self.sum_(torch.tensor([float(flag)])) > 0)
 
 
 def default_workers(device: torch.device, meta_batch: int) -> int:
@@ -118,40 +68,12 @@ def launch(
     """
     device = device or torch.device("cpu")
     if under_torchrun():
-        with _joined(device, int(os.environ.get("LOCAL_RANK", 0))) as group:
+        with joined(device, int(os.environ.get("LOCAL_RANK", 0))) as group:
             return run(group, *args)
     if workers == 1:
         return run(Group(), *args)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         return _Watch(run, args, workers, device, Path(folder) / "rendezvous").result()
-
-
-@contextlib.contextmanager
-def _joined(device: torch.device, local_rank: int, **how: Any) -> Iterator[Group]:
-    if device.type == "cuda":
-        torch.cuda.set_device(local_rank)
-        device = torch.device("cuda", local_rank)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    with _output_to_stderr():
-        dist.init_process_group(backend, timeout=datetime.timedelta(hours=1), **how)
-    try:
-        dist.barrier()  # nobody leaves before all have joined
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _output_to_stderr() -> Iterator[None]:
-    """Gloo says on standard output whom it met (torch 2.10): what is piped from a run is not the place."""
-    sys.stdout.flush()
-    before = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(before, 1)
-        os.close(before)
 
 
 # A worker
@@ -175,7 +97,7 @@ def _work(
     if sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     run, args = pickle.loads(pickled)
-    with _joined(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=size) as group:
+    with joined(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=size) as group:
         tell("begun", None)
         try:  # reported before the group is left: what the others then run into comes later
             value = run(group, *args)

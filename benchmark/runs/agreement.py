@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 from benchmark.errors import UserError
 
 T = TypeVar("T")

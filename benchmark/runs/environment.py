@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import benchmark
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 from benchmark.errors import UserError
 from benchmark.files import now
 

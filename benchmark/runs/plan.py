@@ -17,7 +17,7 @@ import torch
 
 from benchmark.engine import parallel
 from benchmark.engine.allocator import keep_large_buffers
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.errors import UserError
 from benchmark.runs import owner, store

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark import data
 from benchmark.engine.execution import Execution
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 from benchmark.engine.shutdown import Interrupted, Stop, settle
 from benchmark.errors import UserError
 from benchmark.recipes import BASELINE

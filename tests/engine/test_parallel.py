@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.engine.parallel import Group, WorkerDied, default_workers, launch
+from benchmark.engine.group import Group
+from benchmark.engine.parallel import WorkerDied, default_workers, launch
 from benchmark.errors import UserError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.engine.parallel import Group, WorkerDied, launch
+from benchmark.engine.group import Group
+from benchmark.engine.parallel import WorkerDied, launch
 from tests.engine import work
 from tests.engine.helpers import assert_same_gradient
 

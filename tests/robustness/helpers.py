@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark.engine.parallel import Group
+from benchmark.engine.group import Group
 from benchmark.engine.shutdown import Stop
 from benchmark.runs import checkpoints, plan, store
 from benchmark.runs import run as runner
