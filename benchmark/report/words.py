@@ -73,7 +73,7 @@ def spread(values: Sequence[float]) -> str:
     """Three digits of the value, or of the smallest and the largest where they differ."""
     if not values:
         return NONE
-    ends = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in (min(values), max(values)))
+    ends = (f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".") for value in (min(values), max(values)))
     return " to ".join(dict.fromkeys(ends))
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +147,30 @@ def test_a_time_limit_requeues_the_job_until_it_is_done(cluster: Cluster) -> Non
     cluster.submit("--methods", "maml", "--iterations", "1500", jobs=1, time="1:00", warn=30)
     cluster.to_the_end()
     assert "interrupted; the same command goes on from its checkpoint" in cluster.log()
+    cluster.as_one_process()
+
+
+@pytest.mark.long
+def test_a_grid_that_meets_a_dead_node_and_its_time_limit_ends_in_the_numbers_of_one_process(cluster: Cluster) -> None:
+    """Twelve runs, ``status`` looked at all the while: what is finished stays so; no more run than tasks."""
+    cluster.submit("--methods", "maml,metasgd", "--seeds", "0,1,2,3,4,5", "--iterations", "600", time="1:00")
+    died, seen = False, []
+    while cluster.queue():
+        states = cluster.states()
+        assert len(states) == 12
+        counts = Counter(states.values())
+        assert set(counts) <= {"queued", "running", "interrupted", "killed", "finished"}
+        assert counts["running"] <= 2
+        assert counts["finished"] >= (seen[-1]["finished"] if seen else 0)
+        seen += [counts] if not seen or counts != seen[-1] else []
+        if not died and counts["finished"] >= 3 and counts["running"]:
+            killed(cluster, "n2")
+            died = True
+        cluster.hurry()
+        time.sleep(1.0)
+    print(*(dict(counts) for counts in seen), sep="\n")
+    assert died
+    assert "interrupted; the same command goes on from its checkpoint" in cluster.log(), "no time limit was met"
     cluster.as_one_process()
 
 

@@ -202,7 +202,7 @@ def test_an_inner_step_is_timed_at_the_size_that_was_run(add_run, results):
     add_run("md", channels=32)
     (one,) = made(results)
     header, body = table.grid(one)
-    assert [line[header.index("Inner step, ms")].text for line in body] == ["2", "–"]
+    assert [line[header.index("Inner step, ms")].text for line in body] == ["2.00", "–"]
     assert table.frame([one])["inner_step_ms"].dropna().tolist() == [2.0]
     pd.DataFrame(rows[2:]).to_csv(results / "timing.csv", index=False)
     assert "Inner step" not in formats.markdown(made(results))
@@ -302,6 +302,7 @@ def test_the_terminal_table_fits_and_a_pipe_gets_markdown(add_run, results):
 def test_costs_in_words():
     assert words.spread([]) == "–"
     assert words.spread([1778.4]) == "1,778"
+    assert words.spread([2.4]) == "2.40"
     assert words.spread([1.234, 9.87, 1.2341]) == "1.23 to 9.87"
     assert words.counted([100, 2_000_000]) == "100 / 2,000,000"
 
