@@ -32,7 +32,7 @@ class Standing:
     state: str
     """One of :data:`benchmark.runs.store.STATES`, or ``killed``: says running, but nobody is at it; ``silent``: nor is
     that sure yet; ``damaged``: finished, but its tables are not those that were written; ``queued``: in the plan of a
-    job that is not over."""
+    job that is not over; ``not begun``: in that of one of which the scheduler says nothing."""
     run: Run | None = None
     where: str = ""
 
@@ -55,7 +55,7 @@ class Survey:
     @property
     def busy(self) -> bool:
         """Whether anything may still change."""
-        return any(each.state in ("running", "queued", "silent") for each in self.runs)
+        return any(each.state in ("running", "queued", "silent", "not begun") for each in self.runs)
 
 
 def survey(results: Path) -> Survey:
@@ -71,7 +71,11 @@ def survey(results: Path) -> Survey:
             path = run.path.relative_to(results).as_posix()
             seen.add(path)
             found.runs.append(_standing(path, run, queued.get(path)))
-    found.runs += [Standing(path, "queued", where=f"job {job}") for path, job in queued.items() if path not in seen]
+    if jobs is None:
+        waiting, state = {name: str(plan["job"]) for plan in plans for name in plan["runs"]}, "not begun"
+    else:
+        waiting, state = queued, "queued"
+    found.runs += [Standing(path, state, where=f"job {job}") for path, job in waiting.items() if path not in seen]
     for plan in plans:
         found.jobs += _about(plan, None if jobs is None else [job for job in jobs if job.array == plan["job"]], results)
     return found

@@ -123,7 +123,8 @@ def killed(cluster: Cluster, node: str) -> None:
     lost = time.monotonic()
     wait_until(lambda: "down" in cluster.slurm.command("sinfo", "-h", "-N", "-n", node, "-o", "%t"), 120)
     assert time.monotonic() - lost > 1
-    cluster.slurm.start_node(node)
+    cluster.slurm.start_node(node)  # and nothing is asked of slurmctld before it is back: Debian's 22.05 then crashes
+    wait_until(lambda: "idle" in cluster.slurm.command("sinfo", "-h", "-N", "-n", node, "-o", "%t"), 120)
 
 
 def at_work(cluster: Cluster, iteration: int) -> Callable[[], bool]:

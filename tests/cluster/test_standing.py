@@ -76,7 +76,10 @@ def test_a_job_that_runs_again_after_its_node_died_has_its_run_queued(
 
 
 def test_a_scheduler_that_does_not_answer_is_said(results: Path, squeue: Callable[..., None]) -> None:
-    assert survey(results).jobs == ["job 6: squeue does not answer"]
+    found = survey(results)
+    assert found.jobs == ["job 6: squeue does not answer"]
+    assert [(each.path, each.where) for each in found.runs if each.state == "not begun"] == [(NEW, "job 6")]
+    assert found.busy, "what waits in a queue that does not answer may still begin"
     (results / "slurm" / "7.json").write_text("{")
     assert len(survey(results).refused) == 1
 
