@@ -70,7 +70,7 @@ class Cluster:
         return self.slurm.command("squeue", "-h", "-r", "-o", "%i %T").splitlines()
 
     def hurry(self) -> None:
-        """Start requeued jobs now, not in two minutes; nodes that were lost are taken as repaired."""
+        """Start a requeued job now, not in two minutes: one at a time, of two at once Debian's slurmctld 22.05 died."""
         for line in self.queue():
             label, state = line.split()
             if state == "PENDING":
@@ -78,6 +78,7 @@ class Cluster:
                     ["scontrol", "update", f"JobId={label}", "StartTime=now"],
                     env=self.slurm.environment, check=False, capture_output=True,
                 )  # fmt: skip
+                return
 
     def to_the_end(self, timeout_s: float = 900) -> None:
         def over() -> bool:
@@ -123,7 +124,7 @@ def killed(cluster: Cluster, node: str) -> None:
     lost = time.monotonic()
     wait_until(lambda: "down" in cluster.slurm.command("sinfo", "-h", "-N", "-n", node, "-o", "%t"), 120)
     assert time.monotonic() - lost > 1
-    cluster.slurm.start_node(node)  # and nothing is asked of slurmctld before it is back: Debian's 22.05 then crashes
+    cluster.slurm.start_node(node)
     wait_until(lambda: "idle" in cluster.slurm.command("sinfo", "-h", "-N", "-n", node, "-o", "%t"), 120)
 
 
