@@ -61,7 +61,7 @@ class Cluster:
     def states(self) -> dict[str, str]:
         """State by name, as ``status`` has it."""
         lines = [line.split() for line in self.benchmark("status").splitlines()[1:]]
-        return {words[0]: words[1] for words in lines if words and words[0].startswith("sine-")}
+        return {words[0]: words[1] for words in lines if words and words[0].startswith("sine-") and words[0][-1] != ":"}
 
     def iterations(self) -> dict[str, int]:
         return {run.name: run.status.get("iteration", 0) for run in load_runs(self.results, lambda text: None)}
