@@ -26,6 +26,10 @@ _OBEYED = re.compile(  # controls but tab and line feed, marks that hide or reor
 )
 
 
+NARROW = 60
+"""Columns of a terminal below which a table has but the run and what matters most of it."""
+
+
 def visible(text: str) -> str:
     """`text` with all that a terminal would obey, but tabs and line breaks, written out: ``\\x1b``."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -91,10 +91,6 @@ def integers(flag: str) -> Callable[[str], tuple[int, ...]]:
     return parse
 
 
-NARROW = 60
-"""Columns below which a table of runs keeps to what matters."""
-
-
 def output() -> Screen:
     """Standard output; in a pipe 200 columns wide, whatever the terminal is."""
     return Screen() if sys.stdout.isatty() else Screen(width=200)

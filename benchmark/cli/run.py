@@ -22,7 +22,7 @@ from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.grid import LISTED, methods_named, with_baseline
-from benchmark.screen import warn
+from benchmark.screen import NARROW, warn
 from benchmark.spec import RECIPES, RunSpec
 
 HELP = "meta-train methods, then measure them on new tasks"
@@ -196,13 +196,14 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
     from benchmark.runs import run as runner
 
     count = f"{len(specs)} run{'s' if len(specs) > 1 else ''}"
-    run = Column("run", overflow="fold")
-    table = Table(run, "state", "iterations", "channels", "α", "K", title=f"{count} ({where})", box=None)
+    console = output()
+    names = ["run", "state", "iterations", "channels", "α", "K"][: 2 if console.width < NARROW else None]
+    table = Table(*(Column(name, overflow="fold") for name in names), title=f"{count} ({where})", box=None)
     for spec in specs:
         trained = spec.method != recipes.BASELINE
         numbers = (str(spec.iterations), str(spec.channels), f"{spec.alpha:g}", f"{spec.steps}/{spec.eval_steps}")
-        table.add_row(spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4))
-    console = output()
+        row = [spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4)]
+        table.add_row(*row[: len(names)])
     console.print(table)
     if remark:
         console.print(remark, markup=False, highlight=False, soft_wrap=True)

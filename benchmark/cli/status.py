@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from benchmark.cli.flags import NARROW, add_results, output
+from benchmark.cli.flags import add_results, output
 from benchmark.runs.standing import Standing, Survey, survey
-from benchmark.screen import Screen, one_line, warn
+from benchmark.screen import NARROW, Screen, one_line, warn
 
 HELP = "where each run stands"
 

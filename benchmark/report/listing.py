@@ -15,7 +15,7 @@ from benchmark import statistics
 from benchmark.report.cell import metric, scores
 from benchmark.runs.merge import load_together
 from benchmark.runs.store import Run
-from benchmark.screen import warn
+from benchmark.screen import NARROW, warn
 
 HEADER = ["Run", "Method", "Data set", "Ways", "Shots", "Recipe", "Seed", "State", "Accuracy, %", "Training, s"]
 
@@ -42,15 +42,17 @@ def records(runs: Sequence[Run]) -> tuple[list[str], list[list[str | int | float
 
 
 def print_runs(runs: Sequence[Run], console: Console) -> None:
-    """``list runs``: name, state, accuracy and training time of every run."""
+    """``list runs``: name, state, accuracy and training time of every run; in a narrow terminal name and accuracy."""
     if not runs:
         console.print("No runs to show.")
         return
     rich = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.MARKDOWN)
-    for title in ("run", "state", "accuracy, %", "training, s"):
+    narrow = console.width < NARROW
+    for title in ("run", "accuracy, %") if narrow else ("run", "state", "accuracy, %", "training, s"):
         rich.add_column(title, justify="right" if "," in title else "left", overflow="fold")
     for line in records(runs)[1]:
         name, state, mean, train = line[0], line[7], float(line[8]), float(line[9])
-        numbers = (f"{value:.2f}" if np.isfinite(value) else "–" for value in (mean, train))
-        rich.add_row(escape(str(name)), escape(str(state)), *numbers)
+        accuracy, seconds = (f"{value:.2f}" if np.isfinite(value) else "–" for value in (mean, train))
+        row = [name, state if accuracy == "–" else accuracy] if narrow else [name, state, accuracy, seconds]
+        rich.add_row(*(escape(str(word)) for word in row))
     console.print(rich)

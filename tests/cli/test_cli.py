@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import flags, parser
+from benchmark.cli import list as list_verb
 from benchmark.cli import run as run_verb
 from benchmark.cli import status as status_verb
 from benchmark.cli.where import portable
@@ -204,3 +205,15 @@ def test_threads_spin_briefly_unless_the_user_said_how_they_wait(given, spin, mo
         monkeypatch.setenv(name, value)
     parser.main(["runn"])
     assert os.environ.get("GOMP_SPINCOUNT") == spin
+
+
+@pytest.mark.parametrize("line", ["status", "list runs", "run --methods md-convex --dry-run"])
+def test_a_name_is_folded_into_few_pieces_in_forty_columns(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = build_run(tmp_path, "md-convex")
+    console = Screen(file=io.StringIO(), width=40)
+    for module in (run_verb, status_verb, list_verb):
+        monkeypatch.setattr(module, "output", lambda: console)
+    assert parser.main([*line.split(), "--results", str(tmp_path)]) == 0
+    shown = console.file.getvalue()
+    assert run.name[:20] in shown
+    assert max(map(len, shown.splitlines())) <= 40
