@@ -208,7 +208,9 @@ def test_threads_spin_briefly_unless_the_user_said_how_they_wait(given, spin, mo
 
 
 @pytest.mark.parametrize("line", ["status", "list runs", "run --methods md-convex --dry-run"])
-def test_a_name_is_folded_into_few_pieces_in_forty_columns(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_folded_into_few_pieces_in_forty_columns(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = build_run(tmp_path, "md-convex")
     console = Screen(file=io.StringIO(), width=40)
     for module in (run_verb, status_verb, list_verb):
