@@ -8,6 +8,7 @@ import io
 import json
 import os
 import secrets
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,6 +176,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The document; :class:`UserError` if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({str(error).splitlines()[0]})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

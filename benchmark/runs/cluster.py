@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError, nearest
+from benchmark.files import read_toml
 
 LEAST = {"jobs": 1, "warn": 10, "cpus": 1, "gpus": 0, "nodes": 1}
 
@@ -65,12 +65,7 @@ class Cluster:
 
 def read(path: Path) -> Cluster:
     """The cluster in a TOML file; :class:`UserError`, in one line, for whatever is wrong in it."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML ({str(error).splitlines()[0]})") from error
+    document = read_toml(path)
     try:
         return _cluster(document)
     except UserError as error:

@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ from typing import Any
 
 from benchmark import recipes
 from benchmark.errors import UserError, nearest
+from benchmark.files import read_toml
 from benchmark.runs.grid import LISTED, methods_named, with_baseline
 from benchmark.runs.tune import SPACE, Search, Tuning
 from benchmark.spec import RunSpec
@@ -112,12 +112,7 @@ class Study:
 
 def read(path: Path) -> Study:
     """The study in a TOML file; :class:`UserError`, in one line, for whatever is wrong in it."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML ({str(error).splitlines()[0]})") from error
+    document = read_toml(path)
     try:
         return _study(path, document)
     except UserError as error:
