@@ -153,3 +153,12 @@ def test_the_count_sees_methods_keywords_and_what_is_nested() -> None:
         "    def l(m): ...\n"
     )
     assert dict(parameters(tree, "x")) == {"x.A.f": 5, "x.A.f.g": 2, "x.A.j": 1, "x.l": 1}
+
+
+def test_one_meaning_a_name() -> None:
+    """No two classes of the two packages share a name."""
+    found: dict[str, str] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert found.setdefault(node.name, module) == module, node.name

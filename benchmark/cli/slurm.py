@@ -27,7 +27,7 @@ REQUEUES = 1_000_000
 """How often a job may run out of time: as often as the work needs."""
 
 
-class Task:
+class ArrayTask:
     """One task of the array: the command line `words`, in each of its processes, which may use `cores` of a node."""
 
     def __init__(self, words: Sequence[str], cores: int) -> None:
@@ -64,7 +64,7 @@ class Submission:
 def submit(job: Submission, cluster: Cluster, *, dry_run: bool) -> int:
     """Submit, and say the number of the job; with `dry_run` print the script instead."""
     executor = _executor(cluster, job.results)
-    task = Task(without(job.words, valued=("--slurm",), flags=("--dry-run",)), cluster.cores)
+    task = ArrayTask(without(job.words, valued=("--slurm",), flags=("--dry-run",)), cluster.cores)
     if dry_run:
         if job.tasks > 1:
             executor.parameters["map_count"] = job.tasks

@@ -73,7 +73,7 @@ def launch(
     if workers == 1:
         return run(Group(), *args)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        return _Watch(run, args, workers, device, Path(folder) / "rendezvous").result()
+        return _Workers(run, args, workers, device, Path(folder) / "rendezvous").result()
 
 
 # A worker
@@ -136,7 +136,7 @@ def _end_with_parent(lifeline: Any) -> None:
 # The process that started them
 
 
-class _Watch:
+class _Workers:
     """Starts the workers, passes signals on, and waits until all have ended."""
 
     def __init__(

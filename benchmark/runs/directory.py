@@ -37,7 +37,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint.pt"
         self.partial = self.path / "evaluation.partial.csv"
         self.status: dict[str, Any] = {}
-        self._claim: owner.Claim | None = None
+        self._claim: owner.Holding | None = None
 
     def place(self) -> Path:
         """Where the run lies: at `path`, or still under its name of schema 1."""

@@ -106,14 +106,14 @@ def standing(folder: Path) -> tuple[str, Owner | None]:
     return ("held" if free is False else _judge(folder, owner, locked=bool(free))), owner
 
 
-def take(folder: Path, lock: IO[str]) -> Claim | None:
+def take(folder: Path, lock: IO[str]) -> Holding | None:
     """Own the run whose open lock file this is, or None while another process does, or may."""
     free = _try(lock)
     if free is False:
         return None
     owner = latest(folder)
     if _judge(folder, owner, locked=bool(free)) == "free":
-        claim = Claim(folder, _here(1 + (owner.generation if owner else 0)))
+        claim = Holding(folder, _here(1 + (owner.generation if owner else 0)))
         if claim.make():
             return claim
     if free:
@@ -121,7 +121,7 @@ def take(folder: Path, lock: IO[str]) -> Claim | None:
     return None
 
 
-class Claim:
+class Holding:
     """The claim of this process to a run."""
 
     def __init__(self, folder: Path, owner: Owner) -> None:

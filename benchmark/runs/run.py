@@ -25,7 +25,7 @@ from benchmark.runs.assembly import is_out_of_memory, shown_card
 from benchmark.runs.directory import Held, RunDirectory
 from benchmark.runs.environment import choose_device, environment
 from benchmark.runs.progress import Reporter
-from benchmark.runs.stages import Run, carry_out
+from benchmark.runs.stages import ActiveRun, carry_out
 from benchmark.runs.store import load_run
 from benchmark.spec import RunSpec
 from benchmark.train import Diverged
@@ -143,7 +143,7 @@ def execute(spec: RunSpec, context: Context, *, group: Group, reporter: Reporter
             agreed(group, lambda: _require_data(directory, found))
             # rank 0 hands it on to itself alone: the others map the same files, which rank 0 made where they were not
             dataset = known or data.load(spec.dataset, context.data_root)
-            carry_out(Run(spec, dataset, directory, execution, reporter, stop, context.tensorboard))
+            carry_out(ActiveRun(spec, dataset, directory, execution, reporter, stop, context.tensorboard))
     return "finished"
 
 

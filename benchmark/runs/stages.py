@@ -35,7 +35,7 @@ PARTIAL_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Run:
+class ActiveRun:
     """A claimed run with all that it needs, as every rank has it."""
 
     spec: RunSpec
@@ -55,7 +55,7 @@ class Run:
         return bool(self.stop)
 
 
-def carry_out(run: Run) -> None:
+def carry_out(run: ActiveRun) -> None:
     """From a claimed run to a finished one: meta-train, unless it is the baseline, then measure the test tasks."""
     if run.spec.method == BASELINE:
         if run.writes:
@@ -74,7 +74,7 @@ def carry_out(run: Run) -> None:
         run.directory.partial.unlink(missing_ok=True)
 
 
-def _measure_baseline(run: Run) -> None:
+def _measure_baseline(run: ActiveRun) -> None:
     run.directory.set_status("running", iteration=0)
     started = time.monotonic()
     stream = TaskStream.of(run.spec, run.dataset, "test")
@@ -88,7 +88,7 @@ def _size(optimizer: InnerOptimizer) -> int:
     return sum(parameter.numel() for parameter in optimizer.parameters())
 
 
-def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
+def _train(run: ActiveRun, optimizer: InnerOptimizer) -> Progress:
     """Meta-train from the run's checkpoint on; the best meta-parameters are then in `optimizer`."""
     directory, size = run.directory, _size(optimizer)
     owner = checkpoints.ownership(run.spec, run.dataset.hash)
@@ -120,7 +120,7 @@ def _train(run: Run, optimizer: InnerOptimizer) -> Progress:
         return train(optimizer, run.dataset, run.spec, run.execution, checkpoint=checkpoint, hooks=hooks)
 
 
-def _measure(run: Run, optimizer: InnerOptimizer) -> pd.DataFrame:
+def _measure(run: ActiveRun, optimizer: InnerOptimizer) -> pd.DataFrame:
     """Measure the test tasks, but for those that an interrupted measurement of the same kept."""
     spec, directory, group = run.spec, run.directory, run.execution.group
     keys = checkpoints.partial_keys(spec, f"{run.dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}")

@@ -47,9 +47,9 @@ def watched(
 
     begun = checkpoint["iteration"] if checkpoint else 0
     if checkpoint is None or not folder.is_dir():
-        watch = _Watch(SummaryWriter(folder, purge_step=0), optimizer, spec)
+        watch = _Writer(SummaryWriter(folder, purge_step=0), optimizer, spec)
     else:
-        watch = _Watch(SummaryWriter(folder, purge_step=begun + 1), optimizer, spec)
+        watch = _Writer(SummaryWriter(folder, purge_step=begun + 1), optimizer, spec)
         watch.seen = begun
         watch.validated = max((int(row["iteration"]) for row in checkpoint["validations"]), default=0)
     try:
@@ -60,7 +60,7 @@ def watched(
         watch.writer.close()
 
 
-class _Watch:
+class _Writer:
     def __init__(self, writer: SummaryWriter, optimizer: InnerOptimizer, spec: RunSpec) -> None:
         self.writer, self.optimizer, self.spec = writer, optimizer, spec
         self.seen = self.validated = 0

@@ -32,7 +32,7 @@ def claim_of(folder: Path, silent_s: float = 0.0, **fields: object) -> None:
     os.utime(path, (time.time() - silent_s,) * 2)
 
 
-def take(folder: Path) -> owner.Claim | None:
+def take(folder: Path) -> owner.Holding | None:
     with open(folder / owner.LOCK, "w") as lock:
         return owner.take(folder, lock)
 
@@ -92,15 +92,15 @@ def test_where_locks_bind_nobody_of_two_that_see_one_dead_claim_one_gets_it(
     """Every interleaving of two takers: each is stopped before its claim is made, and the other goes first."""
     monkeypatch.setattr(owner, "_try", lambda lock: None)
     claim_of(folder, owner.LEASE_S + 20)
-    make = owner.Claim.make
-    other: list[owner.Claim | None] = []
+    make = owner.Holding.make
+    other: list[owner.Holding | None] = []
 
-    def late(self: owner.Claim) -> bool:
-        monkeypatch.setattr(owner.Claim, "make", make)
+    def late(self: owner.Holding) -> bool:
+        monkeypatch.setattr(owner.Holding, "make", make)
         other.append(take(folder))
         return make(self)
 
-    monkeypatch.setattr(owner.Claim, "make", late)
+    monkeypatch.setattr(owner.Holding, "make", late)
     assert take(folder) is None
     assert other[0] is not None
     other[0].require()
@@ -110,9 +110,9 @@ def test_where_locks_bind_nobody_of_two_that_see_one_dead_claim_one_gets_it(
 
 def test_who_comes_with_a_generation_that_was_taken_given_back_and_taken_again_is_refused(folder: Path) -> None:
     claim_of(folder, owner.LEASE_S + 20)
-    late = owner.Claim(folder, owner.Owner(5))
+    late = owner.Holding(folder, owner.Owner(5))
     for generation in (5, 6):
-        first = owner.Claim(folder, owner.Owner(generation))
+        first = owner.Holding(folder, owner.Owner(generation))
         assert first.make()
         first._give_back()
     assert not late.make()
@@ -123,7 +123,7 @@ def test_who_was_taken_for_dead_writes_nothing_more(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, TINY)
     with directory.claim({}, []):
         directory.set_status("running", iteration=3)
-        owner.Claim(directory.path, owner.Owner(2, "far", job="9", label="8_1")).make()
+        owner.Holding(directory.path, owner.Owner(2, "far", job="9", label="8_1")).make()
         before = (directory.path / "status.json").read_bytes()
         with pytest.raises(owner.TakenOver, match=r"is owned by far, job 8_1 now, which took this process for dead"):
             directory.set_status("running", iteration=6)
@@ -176,7 +176,7 @@ def test_a_run_taken_over_from_a_machine_that_died_goes_on_to_the_same_numbers(
     assert execute(tmp_path / "unbroken") == "finished"
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(owner, "kernel", lambda: "another kernel")
-        elsewhere.setattr(owner.Claim, "_give_back", lambda self: None)
+        elsewhere.setattr(owner.Holding, "_give_back", lambda self: None)
         with pytest.raises(Interrupted):
             execute(tmp_path, stop=StopAt(4))
     assert owner.standing(tmp_path / TINY.name)[0] == "held"
