@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.figures.draw import Drawing, drawing, name_ends, name_lines, panels, plain_log
-from benchmark.report.figures.style import GUIDE, PAPER, looks, weight
+from benchmark.report.figures.style import GUIDE, PAPER, looks
 from benchmark.report.findings import Findings
 from benchmark.report.published import method_title
 
@@ -91,7 +91,9 @@ def spectrum(findings: Findings) -> Drawing | None:
         figure, (axis,) = panels(1, narrow, height=3.0)
         ends = []
         axis.axhline(1, color=GUIDE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        if large:
+        if (table["eigenvalue"] > 0).all():
+            axis.set_yscale("log")  # a tenth of α is as far from it as ten times α
+        elif large:
             axis.set_yscale("symlog", linthresh=1)
         for method in methods:
             look = styles[method_title(method)]
@@ -99,7 +101,7 @@ def spectrum(findings: Findings) -> Drawing | None:
                 rows = rows.sort_values("share")
                 axis.plot(
                     100 * rows["share"], rows["eigenvalue"], color=look.color, linestyle=look.dashes,
-                    **weight(method) | {"markersize": 0},
+                    linewidth=1.2, marker=".", markersize=4,
                 )  # fmt: skip
                 last = float(rows["eigenvalue"].iloc[-1])
             ends.append((last, method_title(method), look.color, method in PAPER))
