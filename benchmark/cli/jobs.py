@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from typing import Any
 
+from benchmark.engine.shutdown import end_with_parent
+
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 
 
@@ -63,12 +65,11 @@ def share_of_cores(share: int, count: int) -> tuple[int, ...]:
 def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth: Any, lifeline: Any) -> None:
     """The main of one of the processes: what it says goes to the starting one, and its tables nowhere."""
     os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    for number, name in ((mouth.fileno(), "stderr"), (os.open(os.devnull, os.O_WRONLY), "stdout")):
-        descriptor = getattr(sys, f"__{name}__").fileno()
-        os.dup2(number, descriptor)  # for libraries that write by themselves
-        # a new stream: the old one may hold the position of a file, which a pipe has not
-        setattr(sys, name, open(descriptor, "w", buffering=1, closefd=False))  # noqa: SIM115
+    threading.Thread(target=end_with_parent, args=(lifeline,), daemon=True).start()
+    os.dup2(mouth.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # new streams: the old ones may hold the position of a file, which a pipe has not
+    sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
     cores, gpu = place
     if cores:
         os.sched_setaffinity(0, cores)
@@ -77,12 +78,6 @@ def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth
     from benchmark.cli.parser import main
 
     sys.exit(main(words))
-
-
-def _end_with_parent(lifeline: Any) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv()
-    os._exit(1)
 
 
 def _repeat(ear: Any) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.group import Group, joined
-from benchmark.engine.shutdown import WARNINGS
+from benchmark.engine.shutdown import WARNINGS, end_with_parent
 
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed."""
@@ -92,7 +92,7 @@ def _work(
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)  # until the work begins there is nothing to put in order
     _mask(signal.SIG_UNBLOCK)
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // size)))
     if sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -125,12 +125,6 @@ def _portable(error: BaseException) -> BaseException:
         return error
     except Exception:
         return RuntimeError("".join(traceback.format_exception(error)).strip())
-
-
-def _end_with_parent(lifeline: Any) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv()
-    os._exit(1)
 
 
 # The process that started them

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 DROP_AFTER_S = 7.0
 """How long the step that goes on may take to end by itself once a stop is asked for."""
@@ -13,6 +14,13 @@ DROP_AFTER_S = 7.0
 
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 """What a scheduler sends when the time of a job is nearly up."""
+
+
+def end_with_parent(lifeline: Any) -> None:
+    """Wait on a pipe whose other end the starting process holds, and end with it, whatever this process does."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
 
 
 class Interrupted(Exception):
