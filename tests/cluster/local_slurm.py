@@ -125,8 +125,9 @@ class LocalSlurm:
         log = open(self.folder / "log" / f"{name}.out", "ab")  # noqa: SIM115
         with log:
             self.daemons[name] = subprocess.Popen(
-                words, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                words, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.folder / "log",  # a crash leaves its core there
+            )  # fmt: skip
 
     def start_node(self, node: str) -> None:
         boot = self.folder / f"boot-{node}"
