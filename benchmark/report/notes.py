@@ -46,7 +46,7 @@ def notes(table: Table) -> list[str]:
     if table.repaired:
         lines.append(f"† {REPAIR}.")
     if BASELINE in methods:
-        lines.append("Nearest centroid: of raw pixels, nothing is trained; the baseline of them all.")
+        lines.append("Nearest centroid, on raw pixels: nothing is trained.")
     if any(table.step_ms(label) for _, label in table.labels):
         size = image_size(table.dataset)
         lines.append(f"Inner step: one 1-shot task of {size}×{size} images at the width of the row, as timed alone.")
