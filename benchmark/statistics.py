@@ -112,7 +112,7 @@ class Paired:
     paired t-test (:func:`paired`), over several seeds by the mixed model (:func:`paired_over_seeds`).
     `effect`: Cohen's d_z = mean/σ of the differences (sample σ). `wins`, `ties`, `losses`: tasks on which a is larger,
     equal, smaller. `excluded`: common tasks left out because one of the two is not finite. `seeds` that it rests on;
-    with several, `error`: the standard error of the mean over seeds.
+    `error`: the standard error of the mean over seeds, and `freedom` its degrees of freedom, where it is known.
     """
 
     mean: float
@@ -127,14 +127,13 @@ class Paired:
     excluded: int
     seeds: int = 1
     error: float = float("nan")
+    freedom: float = float("nan")
 
     def over_seeds(self, level: float = 0.95) -> tuple[float, float]:
-        """The interval over seeds at another `level`; nan where there is one seed."""
+        """The interval over seeds at another `level`; nan where their spread is not known."""
         from scipy.special import stdtrit
 
-        if self.seeds < 2:
-            return float("nan"), float("nan")
-        half = float(stdtrit(self.seeds - 1, 0.5 + level / 2)) * self.error
+        half = float(stdtrit(self.freedom, 0.5 + level / 2)) * self.error
         return self.mean - half, self.mean + half
 
 
@@ -168,33 +167,44 @@ def paired(a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, seed: int = 0) 
     return Paired(mean, low, high, t_test(difference), mean / spread, *counts)
 
 
-def paired_over_seeds(a: ArrayLike, b: ArrayLike, seeds: ArrayLike, *, resamples: int = 2000) -> Paired:
+def paired_over_seeds(
+    a: ArrayLike,
+    b: ArrayLike,
+    seeds: ArrayLike,
+    *,
+    spread: tuple[float, float] | None = None,
+    resamples: int = 2000,
+) -> Paired:
     """Compare two methods over seeds and the tasks within them; `a`, `b`, `seeds` [N] in the same order of tasks.
 
     The mixed model d = μ + uₛ + eₛₜ with random seeds s: its estimate of μ is the mean over seeds of their means d̄ₛ,
     and (d̄ − μ)/√(v/S) is Student's t with S − 1 degrees of freedom, exactly for as many tasks in each seed, v being the
     sample variance of the d̄ₛ. As v cannot lie below what the tasks alone cause, it is taken to be at least the mean of
     σ²ₛ/Tₛ: three seeds that agree by chance make no small error, and intervals miss μ in 5 % of all cases or fewer.
-    Of one seed, :func:`paired`.
+
+    `spread` is (v, degrees of freedom) where other methods tell more of it (:mod:`benchmark.spread`): then one seed
+    will do. Without it, one seed is compared over its tasks, :func:`paired`.
     """
     left, right = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
     labels = np.asarray(seeds).ravel()[np.isfinite(left) & np.isfinite(right)]
     difference = (left - right)[np.isfinite(left) & np.isfinite(right)]
     parts = [difference[labels == seed] for seed in np.unique(labels)]
-    if len(parts) < 2:
+    count = len(parts)
+    if not count or (count == 1 and spread is None):
         return paired(left, right, resamples=resamples)
     from scipy.special import stdtr
 
-    within = paired(left, right, resamples=0)
     means = np.array([part.mean() for part in parts])
     tasks = float(np.mean([part.var(ddof=1) / part.size if part.size > 1 else 0.0 for part in parts]))
-    mean, count = float(means.mean()), len(parts)
-    error = float(np.sqrt(max(float(means.var(ddof=1)), tasks) / count))
+    between, freedom = spread or (float(means.var(ddof=1)), count - 1.0)
+    mean = float(means.mean())
+    error = float(np.sqrt(max(between, tasks) / count))
     if error <= 1e-12 * max(1.0, abs(mean)):
         p = 1.0 if abs(mean) <= 1e-12 else 0.0
     else:
-        p = float(2.0 * stdtr(count - 1, -abs(mean) / error))
-    whole = replace(within, mean=mean, p=p, seeds=count, error=error)
+        p = float(2.0 * stdtr(freedom, -abs(mean) / error))
+    within = paired(left, right, resamples=0)
+    whole = replace(within, mean=mean, p=p, seeds=count, error=error, freedom=freedom)
     low, high = whole.over_seeds()
     return replace(whole, low=low, high=high)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
 from benchmark.screen import one_line
 from benchmark.spec import NORMS
+from benchmark.spread import Spread
 from benchmark.statistics import Interval
 
 
@@ -74,9 +75,10 @@ def _methods(a: str, b: str, groups: Sequence[TableGroup], results: Path) -> Ite
         raise UserError(f"{a} and {b} are the same row, {one}; name two different ones")
     for group in groups:
         for shots in group.shots:
-            cells = {cell.label: cell for cell in group.cells(shots)}
+            column = group.cells(shots)
+            cells = {cell.label: cell for cell in column}
             if one in cells and two in cells:
-                yield _comparison(group, cells[one], cells[two], (one, two))
+                yield _comparison(group, cells[one], cells[two], (one, two), pairs.seed_spread(column))
 
 
 def _label(name: str, labels: dict[str, str]) -> str:
@@ -127,8 +129,10 @@ def _where(group: TableGroup, shots: int, protocol: str) -> str:
     return f"{group.ways}-way {shots}-shot {group.title}, {protocol}"
 
 
-def _comparison(group: TableGroup, a: Cell, b: Cell, names: tuple[str, str]) -> Comparison:
-    record = pairs.compare(group, a, b)
+def _comparison(
+    group: TableGroup, a: Cell, b: Cell, names: tuple[str, str], spread: Mapping[str, Spread] | None = None
+) -> Comparison:
+    record = pairs.compare(group, a, b, spread)
     row = None if record is None else pd.Series(record, dtype=object)
     return Comparison(_where(group, a.shots, group.protocol), names, (a, b), row, common_scores(a, b))
 
@@ -175,7 +179,8 @@ def lines(each: Comparison) -> Iterator[str]:
             have = " and ".join(f"{count:,}" for count in finite)
             yield f"means over the {row['tasks']:,} tasks that both have a finite result on, of {have}"
         unit = "" if row["lower_is_better"] else " points"
-        over = f"over {row['seeds']} seeds and their tasks" if row["seeds"] > 1 else "bootstrap"
+        over_seeds = row["judged_over"] != "tasks"
+        over = f"over {row['seeds']} seed{'s' * (row['seeds'] > 1)} and the tasks" if over_seeds else "bootstrap"
         yield (
             f"difference {row['difference']:+.2f}{unit}, 95 % {over} [{row['low']:+.2f}, {row['high']:+.2f}], "
             f"p (Holm) {matrix.p_text(row['p_holm'])}"
@@ -187,7 +192,9 @@ def lines(each: Comparison) -> Iterator[str]:
         better = pairs.outcome(row)
         names = {"a": each.names[0], "b": each.names[1]}
         told = f"{names[better]} is better" if better else "no difference beyond chance"
-        yield told if row["seeds"] > 1 else f"{told} (two trained models: one seed says nothing of another)"
+        trained = any(cell.method != BASELINE for cell in each.cells)
+        two_models = trained and not over_seeds
+        yield f"{told} (two trained models: one seed says nothing of another)" if two_models else told
     shown = [f"{name} ×{value:.2f}" for name, value in ratios(*each.cells).items() if math.isfinite(value)]
     if shown:
         yield f"cost ratio: {', '.join(shown)}"

@@ -62,10 +62,9 @@ class TableGroup:
     def shots(self) -> list[int]:
         return sorted({shots for row in self.rows for shots in row.cells})
 
-    @property
-    def seeds(self) -> int:
-        """The number of measured seeds that most cells have: what goes without saying, once said."""
-        counts = [len(cell.measured) for row in self.rows for cell in row.cells.values() if cell.measured]
+    def seeds(self, shots: int) -> int:
+        """The number of measured seeds that most cells of a column have: what goes without saying, once said."""
+        counts = [len(cell.measured) for cell in self.cells(shots) if cell.measured]
         return max(sorted(set(counts)), key=counts.count, default=0)
 
     def cells(self, shots: int) -> list[Cell]:

@@ -33,7 +33,9 @@ SIGNS = {"beats": "▲", "loses": "▼", "even": "="}
 
 
 def p_text(p: float) -> str:
-    """A p-value in two digits; what lies below double precision's reach of a difference as a bound."""
+    """A p-value in two digits; what lies below double precision's reach of a difference as a bound; a dash for none."""
+    if math.isnan(p):
+        return NONE
     return "< 1e-16" if p < 1e-16 else f"{p:.2g}"
 
 
@@ -62,7 +64,9 @@ def markdown(groups: Sequence[TableGroup], pairs: pd.DataFrame) -> str:
 NOTE = (
     "Mean difference row − column over common tasks, in the units of the table. ▲ the row is better, ▼ the column is "
     "better, = no difference beyond chance, Holm-corrected over all pairs of the data set, level "
-    f"{LEVEL}. With several seeds a difference is judged over seeds and the tasks within them (mixed model); with one, "
-    "by the paired t-test over tasks, and then it is one between two trained models, not between two methods. "
-    "Intervals, p-values, effect sizes and wins are in pairs.csv."
+    f"{LEVEL}. Where rows of a column have several seeds a difference is judged over seeds and the tasks within them, "
+    "with the spread over seeds as all rows of the column show it; else by the paired t-test over tasks, and then it "
+    "is one between two trained models, not between two methods. p (best), for the pairs of the best mean of a column, "
+    "is one-sided and corrected over the rows that compete with it: it decides what is bold in the table. Intervals, "
+    "p-values, effect sizes and wins are in pairs.csv."
 )

@@ -19,14 +19,19 @@ NORMS = {
 
 def notes(table: Table) -> list[str]:
     """What the table's signs mean, in whole sentences."""
-    several = any(group.seeds > 1 for group in table.groups)
+    counts = [group.seeds(shots) for group in table.groups for shots in group.shots]
+    several = max(counts, default=0) > 1
     lines = [
         "Ours: mean ± 1.96·σ/√T over the T test tasks of one seed (population σ)"
         + (" ± standard deviation over seeds" if several else "")
-        + "; all methods of a column meet the same tasks. Bold: the best mean and every row that it does not beat "
-        "beyond chance, by the paired test of pairs.csv ("
-        + ("over seeds and tasks" if several else "over tasks")
-        + "); the baseline does not compete.",
+        + "; all methods of a column meet the same tasks. Bold: the rows that may be the best of their column, which "
+        "are the best mean and every row that it does not beat beyond chance ("
+        + (
+            "over seeds and tasks" + (", in a column of one seed over tasks" if min(counts) < 2 else "")
+            if several
+            else "over tasks"
+        )
+        + "; p_best in pairs.csv); the truly best is among them in 95 % of all cases. The baseline does not compete.",
     ]
     if table.sources:
         where = table.reference.title

@@ -225,7 +225,7 @@ def columns(table: Table) -> list[Column]:
             for _, label in table.labels:
                 cell = table.cell(group, label, shots)
                 value = cell.score.mean if cell and cell.score else None
-                places.append(Place(text(cell, group.seeds), value, label in best, cell))
+                places.append(Place(text(cell, group.seeds(shots)), value, label in best, cell))
             found.append(Column(column_title(group, shots), places, shots, group.protocol))
     counts = [table.meta_parameters(label) for _, label in table.labels]
     found.append(Column("Meta-parameters", [Place(counted(each), each[0] if each else None) for each in counts]))
@@ -243,7 +243,9 @@ def grid(table: Table) -> tuple[list[str], list[list[Place]]]:
 
 def column_title(group: TableGroup, shots: int) -> str:
     """``5-shot, ours (controlled recipe, 3 seeds)``."""
-    seeds = f", {group.seeds} seeds" if group.seeds > 1 else ""
+    count = group.seeds(shots)
+    told = any(group.seeds(each) > 1 for each in group.shots)
+    seeds = f", {'one seed' if count == 1 else f'{count} seeds'}" if told else ""
     return f"{shots}-shot, ours ({group.protocol}{seeds})"
 
 

@@ -29,7 +29,7 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
         return
     compared = pairs.frame(groups)
     for group in groups:
-        step = SHOTS_A_TABLE if group.seeds < 2 else 1
+        step = SHOTS_A_TABLE if max(map(group.seeds, group.shots)) < 2 else 1
         for start in range(0, len(group.shots), step):
             _print_group(group, group.shots[start : start + step], compared, console)
 
@@ -37,8 +37,8 @@ def print_table(runs: Sequence[Run], console: Console) -> None:
 def _print_group(group: TableGroup, shots: list[int], compared: pd.DataFrame, console: Console) -> None:
     printed = reference(group.dataset, group.ways)
     title = one_line(f"{group.ways}-way {dataset_title(group.dataset)}, {group.protocol}")
-    if group.seeds > 1:
-        title += f", {group.seeds} seeds"
+    if (seeds := group.seeds(shots[0])) > 1:
+        title += f", {seeds} seeds"
     rich = RichTable(
         title=escape(title) if console.is_terminal else None,
         box=box.SIMPLE_HEAD if console.is_terminal else box.MARKDOWN,
@@ -59,7 +59,7 @@ def _print_group(group: TableGroup, shots: list[int], compared: pd.DataFrame, co
             if printed.numbers:
                 known = printed.printed(row.method, number) if row.plain else None
                 line.append(plus_minus(known.mean, known.half) if known else NONE)
-            shown = escape(text(row.cells.get(number), group.seeds))
+            shown = escape(text(row.cells.get(number), group.seeds(number)))
             line.append(f"[bold]{shown}[/bold]" if row.label in best[number] else shown)
         rich.add_row(*line)
     console.print(rich)

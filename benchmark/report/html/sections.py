@@ -47,7 +47,7 @@ def _scope(each: Table) -> Scope:
 
 def sentence(each: Table) -> str:
     """Who is ahead on this data set, in each column, and what that rests on."""
-    found = []
+    found, counts = [], []
     for group in each.groups:
         for shots in group.shots:
             tied = each.best(group, shots)
@@ -63,13 +63,22 @@ def sentence(each: Table) -> str:
             if rivals:
                 text += f", beyond chance not above {_listed(ties)}" if ties else ", beyond chance above all others"
             found.append(text)
+            counts.append(group.seeds(shots))
     if not found:
         return f"{each.ways}-way {each.groups[0].title}: nothing is measured yet."
-    counts = [group.seeds for group in each.groups]
-    few = min(counts) < LEAST_SEEDS
-    seeds = "one seed" if min(counts) == 1 else f"{min(counts)} seeds"
-    tail = f" With {seeds} this is of these trained models, and not of the methods." if few else f" Over {seeds}."
+    if min(counts) == max(counts):
+        few = min(counts) < LEAST_SEEDS
+        seeds = _seeds(min(counts))
+        tail = f" With {seeds} this is of these trained models, and not of the methods." if few else f" Over {seeds}."
+    else:
+        found = [f"{text} ({_seeds(count)})" for text, count in zip(found, counts, strict=True)]
+        less = f" What rests on fewer than {LEAST_SEEDS} seeds is of these trained models, and not of the methods."
+        tail = less if min(counts) < LEAST_SEEDS else ""
     return f"{each.ways}-way {each.groups[0].title}: {'; '.join(found)}.{tail}"
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -161,11 +170,16 @@ def matrices(groups: Sequence[TableGroup], compared: pd.DataFrame, anchors: Anch
             sortable=False, style="matrix", titled=True,
         )  # fmt: skip
         rows = [_pair(row) for _, row in pairs.select(compared, group, shots).iterrows()]
-        heads = ["Pair", "Difference", "95 % interval", "p", "p (Holm)", "Effect d", "Wins / ties / losses", "Tasks"]
-        shown = markup.table(f"{where}: pairs", [*heads, "Seeds"], rows, name=f"pairs-{index}")
+        shown = markup.table(f"{where}: pairs", PAIR, rows, name=f"pairs-{index}")
         inside += markup.details(f"All {len(rows)} pairs", shown)
         parts.append(markup.block(inside, Scope.of(group, shots)))
     return "".join(parts) + (markup.paragraph(matrix.NOTE, "notes") if parts else "")
+
+
+PAIR = [
+    "Pair", "Difference", "95 % interval", "p", "p (Holm)", "p (best)", "Effect d", "Wins / ties / losses", "Tasks",
+    "Seeds",
+]  # fmt: skip
 
 
 def _pair(row: pd.Series) -> list[HtmlCell]:
@@ -175,6 +189,7 @@ def _pair(row: pd.Series) -> list[HtmlCell]:
         markup.number(row["low"], f"[{signed(row['low'], '.2f')}, {signed(row['high'], '.2f')}]"),
         markup.number(row["p"], matrix.p_text(row["p"])),
         markup.number(row["p_holm"], matrix.p_text(row["p_holm"])),
+        markup.number(row["p_best"], matrix.p_text(row["p_best"])),
         markup.number(row["effect"], signed(row["effect"], ".2f")),
         markup.number(row["wins"], f"{row['wins']} / {row['ties']} / {row['losses']}"),
         markup.number(row["tasks"]),
