@@ -70,6 +70,24 @@ def test_the_band_is_over_seeds_where_there_are_several(add_run, results):
         assert "from the smallest to the largest seed" in fig1.fig1(group, 1).caption
 
 
+def test_a_method_that_diverges_past_its_training_does_not_press_the_others_flat(add_run, results):
+    """The linear axes end above what the steps in training show; the caption names who leaves them."""
+    add_run("maml", tasks=10)
+    run = add_run("ecml", tasks=10)
+    (group,) = group_runs(load_runs(results))
+    with styled():
+        assert "leave" not in fig1.fig1(group, 1).caption
+    table = run.evaluation
+    table[["support_nll_9", "support_nll_10"]] = 1e4
+    table.to_csv(run.path / "evaluation.csv", index=False)
+    (group,) = group_runs(load_runs(results))
+    highest = max(cell.band("support_nll").mean[:6].max() for cell in group.cells(1))
+    with styled():
+        drawing = fig1.fig1(group, 1)
+        assert drawing.figure.axes[0].get_ylim()[1] == pytest.approx(1.1 * highest)
+    assert drawing.caption.endswith("Past them ECML leaves the linear axes.")
+
+
 def test_traces_that_diverged_are_counted(add_run, results):
     run = add_run("maml", tasks=10)
     table = run.evaluation

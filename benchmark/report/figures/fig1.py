@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,12 +42,17 @@ def fig1(group: TableGroup, shots: int) -> Drawing | None:
 
     tasks = max(found.count for cell in cells if (found := cell.band("support_nll")))
     several = any(len(cell.measured) > 1 for cell in cells)
+    leaving = [
+        cell.label for cell in cells
+        if any(found.mean.max() > _top(cells, column) for column in names if (found := cell.band(column)))
+    ]  # fmt: skip
+    left = f" Past them {', '.join(leaving)} leave{'s' * (len(leaving) == 1)} the linear axes." if leaving else ""
     band = "bands from the smallest to the largest seed" if several else "95 % bands over tasks, of one seed"
     return drawing(
         stem("fig1", group, shots),
         f"Fig. 1, {place(group, shots)}: support loss (a, b) and gradient norm (c, d) at inner step k, mean over "
         f"{tasks:,} new tasks, {band}. Left: who starts lower and drops faster; right, on a logarithmic axis: who ends "
-        "lower, and whose line is flat there. The paper's methods are bold; dashed: the steps in training.",
+        f"lower, and whose line is flat there. The paper's methods are bold; dashed: the steps in training.{left}",
         f"Four line charts for {place(group, shots)}. " + " ".join(_told(cell) for cell in cells),
         picture,
         Scope.of(group, shots),
@@ -72,7 +78,21 @@ def edges(cell: Cell, column: str, found: Band) -> tuple[np.ndarray, np.ndarray]
     return found.mean - found.half, found.mean + found.half
 
 
-def _curves(axis: Axes, cells: Iterable[Cell], column: str, scale: str, styles: dict[str, LineStyle]) -> None:
+def _top(cells: Sequence[Cell], column: str) -> float:
+    """Where a linear axis ends: a tenth above all lines up to their steps in training; infinite where there is none.
+
+    A method that diverges when it goes on beyond its training would press all others flat.
+    """
+    heights = []
+    for cell in cells:
+        found = cell.band(column)
+        if found is not None and found.count:
+            trained = max(int(run.spec["steps"]) for run in cell.measured)
+            heights.append(float(found.mean[: trained + 1].max()))
+    return 1.1 * max(heights) if heights and max(heights) > 0 else math.inf
+
+
+def _curves(axis: Axes, cells: Sequence[Cell], column: str, scale: str, styles: dict[str, LineStyle]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     horizons, longest, ends = set(), 0, []
@@ -104,7 +124,8 @@ def _curves(axis: Axes, cells: Iterable[Cell], column: str, scale: str, styles: 
             )  # fmt: skip
     axis.set_xlim(0, longest * 1.01)
     if scale == "linear":
-        axis.set_ylim(bottom=0)
+        top = _top(cells, column)
+        axis.set_ylim(0, top if math.isfinite(top) else None)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if scale == "log":
         plain_log(axis.yaxis)
