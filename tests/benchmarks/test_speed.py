@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import optimizers
+from benchmark import report
 from benchmark.engine.allocator import keep_large_buffers
+from benchmark.report.published import TABLE_1
 from benchmark.timing import measure, peers
+from tests.report.builder import build_run
 
 CPU = torch.device("cpu")
 WORKLOADS = {"32x32 C=32": peers.Workload(32, 32), "84x84 C=64": peers.Workload(84, 64)}
@@ -39,3 +42,14 @@ def test_peer(benchmark, peer, quantity, size):
     benchmark.group = f"{quantity}, {size}"
     benchmark.extra_info["allocator"] = "as set for our own code"
     benchmark.pedantic(peers.WORK[peer, quantity], args=(network, task, workload.steps), rounds=5, warmup_rounds=1)
+
+
+def test_report(benchmark, tmp_path):
+    """A report on 160 runs of 1,000 tasks: eight methods, two data sets, two numbers of shots, five seeds."""
+    for method in dict.fromkeys(method for method, _ in TABLE_1):
+        for dataset in ("glyphs", "cifar-fs"):
+            for shots in (1, 5):
+                for seed in range(5):
+                    build_run(tmp_path / "results", method, dataset=dataset, shots=shots, seed=seed, tasks=1000)
+    benchmark.group = "report"
+    benchmark.pedantic(report.write, args=(tmp_path / "results", tmp_path / "reports"), rounds=1)
