@@ -9,7 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmark.files import write_atomic  # noqa: E402
 from benchmark.recipes import BASELINE  # noqa: E402
-from benchmark.report.published import MINIIMAGENET, dataset_title, method_title  # noqa: E402
+from benchmark.report.published import MINIIMAGENET, dataset_title  # noqa: E402
 
 README = ROOT / "README.md"
 REPORT = ROOT / "reports" / "reference" / "table1.csv"
@@ -17,10 +17,9 @@ BEGIN, END = "<!-- by docs/readme_table.py -->\n", "<!-- end -->\n"
 
 
 def table() -> str:
-    """Accuracy in % of every method with a result; in brackets what is printed for the same data set.
+    """Accuracy in % of every method with a result, ± over seeds; in brackets what is printed for the same data set.
 
-    The last columns are what the papers print for miniImageNet. Bold: the best, and what its interval does not tell
-    from it.
+    The last columns are what the papers print for miniImageNet. Bold: what may be the best of its column.
     """
     with open(REPORT, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["recipe"] == "controlled"]
@@ -31,11 +30,12 @@ def table() -> str:
     lines = ["| method | " + " | ".join([*heads, "paper 1-shot", "5-shot"]) + " |"]
     lines.append("|---|" + "--:|" * (len(columns) + 2))
     unsettled = {row["method"] for row in rows if "reconstructed" in row["remark"]}
-    for method in dict.fromkeys(row["method"] for row in sorted(rows, key=lambda row: row["dataset"] != "glyphs")):
-        name = method_title(method) + (" \\*" if method in unsettled else "")
+    names = {row["method"]: row["label"] for row in sorted(rows, key=lambda row: row["dataset"] != "glyphs")}
+    for method, label in names.items():
+        name = label + (" \\*" if method in unsettled else "")
         name += "" if method == BASELINE else f" `{method}`"
         ours = [_cell(cells.get((method, *column))) for column in columns]
-        printed = (MINIIMAGENET.numbers.get((method, shots)) for shots in (1, 5))
+        printed = (MINIIMAGENET.printed(method, shots) for shots in (1, 5))
         papers = [f"{number.mean:.1f}" if number else "–" for number in printed]
         lines.append("| " + " | ".join([name, *ours, *papers]) + " |")
     return "\n".join(lines) + "\n"
@@ -47,6 +47,8 @@ def _cell(row: dict[str, str] | None) -> str:
     text = f"{float(row['mean']):.1f}"
     if row["best_or_tied"] == "True":
         text = f"**{text}**"
+    if row["sd_seeds"]:
+        text += f" ± {float(row['sd_seeds']):.1f}"
     same = row["published"] and row["published_on"] == dataset_title(row["dataset"])
     return f"{text} [{float(row['published']):.1f}]" if same else text
 
