@@ -13,6 +13,10 @@ import pytest
 
 from benchmark import report
 from benchmark.files import parse_table
+from benchmark.report import table
+from benchmark.report.group import group_runs
+from benchmark.report.html import sections
+from benchmark.runs.store import load_runs
 from tests.report.builder import build_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -301,3 +305,20 @@ def test_in_chromium_it_sorts_and_fits_a_phone(made, tmp_path):
     assert up.split(",")[-1] == down.split(",")[-1] == ""  # the diverged row stays last
     assert [float(value) for value in down.split(",") if value] == values[::-1]
     assert (state, fits, images) == ("descending", "true", "true")
+
+
+def test_seeds_are_said_of_each_column_where_they_differ(add_run, results):
+    """Three seeds at 1 shot and one at 5: neither sentence, column nor cell lends the seeds of one to the other."""
+    for method in ("maml", "md"):
+        for seed in range(3):
+            add_run(method, seed=seed, mean=0.5 + 0.2 * (method == "md"))
+        add_run(method, shots=5, mean=0.6)
+    (each,) = table.tables(group_runs(load_runs(results)))
+    lead = sections.sentence(each)
+    one, five = lead.split("; ")
+    assert one.endswith("beyond chance above all others (3 seeds)")
+    assert "(one seed). What rests on fewer than 3 seeds is of these trained models" in five
+    titles = [column.title for column in table.columns(each)]
+    assert "1-shot, ours (controlled recipe, 3 seeds)" in titles
+    assert "5-shot, ours (controlled recipe, one seed)" in titles
+    assert not any("seed" in place.text for column in table.columns(each) for place in column.places)

@@ -61,7 +61,7 @@ def sentence(each: Table) -> str:
             text += " %" if top.metric == "accuracy" else ""
             rivals = len([cell for cell in group.cells(shots) if cell.score and cell.method != "pixels"]) - 1
             if rivals:
-                text += f", beyond chance not above {_listed(ties)}" if ties else ", beyond chance above all others"
+                text += f", and {_listed(ties)} may be as good" if ties else ", beyond chance above all others"
             found.append(text)
             counts.append(group.seeds(shots))
     if not found:
