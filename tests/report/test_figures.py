@@ -213,10 +213,15 @@ def test_the_figure_of_the_geometry_leaves_the_start_out_and_halves_the_asymmetr
 
 def test_names_at_line_ends_do_not_touch_and_keep_their_order():
     heights = np.array([0.1, 0.11, 0.12, 0.8])
-    places = draw._apart(heights, 0.1)
+    places = draw._apart(heights, 0.1, beyond=0.1)
     assert (np.diff(places) >= 0.1 - 1e-12).all()
     assert places[3] == pytest.approx(0.8)
     assert places[:3].mean() == pytest.approx(heights[:3].mean())
+    crowd = draw._apart(np.linspace(0.9, 1, 10), 0.1, beyond=0.1)  # they stay beside their panel
+    assert (np.diff(crowd) >= 0.1 - 1e-12).all()
+    assert (crowd[0], crowd[-1]) == (pytest.approx(0.2), pytest.approx(1.1))
+    crowd = draw._apart(np.linspace(0.9, 1, 15), 0.1, beyond=0.1)  # too many for it: as far above as below
+    assert (crowd[0], crowd[-1]) == (pytest.approx(-0.2), pytest.approx(1.2))
 
 
 def test_write_gives_every_file_and_the_same_bytes_again(add_run, results, tmp_path):

@@ -139,7 +139,7 @@ def name_ends(axis: Axes, ends: Sequence[tuple[float, str, str, bool]], size: fl
     gap = 1.15 * size / _points(axis)[1]
     heights = np.clip([_fraction(axis, value) for value, *_ in ends], 0, 1)
     order = np.argsort(heights)
-    places = _apart(heights[order], gap)
+    places = _apart(heights[order], gap, beyond=0.12)
     for index, place in zip(order, places, strict=True):
         _, name, color, bold = ends[index]
         axis.annotate(
@@ -163,10 +163,11 @@ def _fraction(axis: Axes, value: float) -> float:
     return float(axis.transLimits.transform(axis.transScale.transform((axis.get_xlim()[0] or 1, value)))[1])
 
 
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
+def _apart(heights: np.ndarray, gap: float, beyond: float) -> np.ndarray:
     """Rising places at least `gap` from each other and as near to the rising `heights` as they can be.
 
-    The isotonic least-squares fit of heights minus their spacing, by pooling adjacent violators.
+    They reach as far as `beyond` outside 0 … 1, or as far on both sides where more than that is needed. The isotonic
+    least-squares fit of heights minus their spacing, by pooling adjacent violators, within bounds.
     """
     if not len(heights):
         return heights
@@ -176,7 +177,9 @@ def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
         blocks.append([float(value)])
         while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return np.concatenate([np.full(len(b), np.mean(b)) for b in blocks]) + gap * np.arange(len(heights))
+    fitted = np.concatenate([np.full(len(b), np.mean(b)) for b in blocks])
+    beyond = max(beyond, (gap * (len(heights) - 1) - 1) / 2)
+    return np.clip(fitted, -beyond, 1 + beyond - gap * (len(heights) - 1)) + gap * np.arange(len(heights))
 
 
 def name_points(axis: Axes, points: Sequence[tuple[float, float, str, str, bool]], size: float = 6.5) -> None:

@@ -1,7 +1,8 @@
 """One look for every figure: colour-blind safe, readable in print and in grey.
 
-Colours are Okabe and Ito's (2008) with darkened yellow; a method is also told by its dashes and marker, so that no
-figure depends on colour alone. A known method has the same look in every figure.
+Colours are Okabe and Ito's (2008) with darkened yellow, and Tol's muted ones for what came after Table 1; a method is
+also told by its dashes and marker, so that no figure depends on colour alone. A known method has the same look in every
+figure.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from benchmark.report.published import TITLES
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,16 @@ KNOWN = {
     "md": LineStyle("#d55e00", "solid", "D"),
     "md-released": LineStyle("#9b4400", (0, (4, 1, 1, 1)), "d"),
     "md-convex": LineStyle("#e69f00", (0, (6, 1)), "*"),
+    "mamlpp": LineStyle("#555555", (0, (5, 1)), "h"),
+    "alfa": LineStyle("#117733", (0, (2, 1)), "p"),
+    "alfa-released": LineStyle("#117733", (0, (5, 1, 1, 1)), ">"),
+    "momentum": LineStyle("#2f8577", (0, (7, 1)), "H"),
+    "adam": LineStyle("#cc6677", (0, (1, 1)), "h"),
+    "gap": LineStyle("#882255", "solid", "p"),
+    "gap-released": LineStyle("#882255", (0, (4, 1, 1, 1)), "H"),
+    "gap-approx": LineStyle("#aa4499", (0, (5, 1)), "p"),
+    "cavia": LineStyle("#7f7f1f", (0, (2, 1)), ">"),
+    "metaproxnet": LineStyle("#332288", "solid", "8"),
 }
 SPARE = [
     LineStyle(color, dashes, marker)
@@ -96,7 +105,7 @@ def looks(rows: Sequence[tuple[str, str]]) -> dict[str, LineStyle]:
     """Label → look for (method, label) pairs. Variants of a method keep its colour and take spare dashes and marks."""
     chosen: dict[str, LineStyle] = {}
     seen: dict[str, int] = {}
-    strangers = [method for method in dict.fromkeys(method for method, _ in rows) if method not in TITLES]
+    strangers = [method for method in dict.fromkeys(method for method, _ in rows) if method not in KNOWN]
     for method, label in rows:
         base = KNOWN.get(method) or SPARE[strangers.index(method) % len(SPARE)]
         turn = seen.get(method, 0)
