@@ -80,3 +80,8 @@ def spread(values: Sequence[float]) -> str:
 def counted(counts: Sequence[int]) -> str:
     """``32,901``; where numbers differ between recipes or shots, each once."""
     return " / ".join(f"{count:,}" for count in counts) or NONE
+
+
+def listed(names: Sequence[str]) -> str:
+    """``A, B and C``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

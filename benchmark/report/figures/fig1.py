@@ -14,6 +14,7 @@ from benchmark.report.figures.style import GUIDE, PAPER, LineStyle, looks, weigh
 from benchmark.report.figures.where import place, stem
 from benchmark.report.group import TableGroup
 from benchmark.report.scope import Scope
+from benchmark.report.words import listed
 from benchmark.statistics import Band
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def fig1(group: TableGroup, shots: int) -> Drawing | None:
         cell.label for cell in cells
         if any(found.mean.max() > _top(cells, column) for column in names if (found := cell.band(column)))
     ]  # fmt: skip
-    left = f" Past them {', '.join(leaving)} leave{'s' * (len(leaving) == 1)} the linear axes." if leaving else ""
+    left = f" Past them {listed(leaving)} leave{'s' * (len(leaving) == 1)} the linear axes." if leaving else ""
     band = "bands from the smallest to the largest seed" if several else "95 % bands over tasks, of one seed"
     return drawing(
         stem("fig1", group, shots),

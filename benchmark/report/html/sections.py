@@ -20,7 +20,7 @@ from benchmark.report.html.records import Anchors
 from benchmark.report.notes import notes
 from benchmark.report.scope import Scope
 from benchmark.report.table import Table
-from benchmark.report.words import signed
+from benchmark.report.words import listed, signed
 from benchmark.statistics import LEAST_SEEDS
 
 STYLES = {HOLDS: "holds", FAILS: "fails"}
@@ -61,7 +61,7 @@ def sentence(each: Table) -> str:
             text += " %" if top.metric == "accuracy" else ""
             rivals = len([cell for cell in group.cells(shots) if cell.score and cell.method != "pixels"]) - 1
             if rivals:
-                text += f", and {_listed(ties)} may be as good" if ties else ", beyond chance above all others"
+                text += f", and {listed(ties)} may be as good" if ties else ", beyond chance above all others"
             found.append(text)
             counts.append(group.seeds(shots))
     if not found:
@@ -79,10 +79,6 @@ def sentence(each: Table) -> str:
 
 def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def table_1(one: Table, index: int, anchors: Anchors) -> str:
