@@ -32,6 +32,7 @@ from benchmark.report.findings import Findings
 from benchmark.report.findings import read as read_findings
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.html import page
+from benchmark.report.published import TITLES
 from benchmark.runs.merge import load_together
 
 MANY = 16
@@ -92,7 +93,9 @@ def drawings(groups: Sequence[TableGroup], compared: pd.DataFrame, findings: Fin
         yield from plots.draw(group, compared, findings)
     yield from trials.draw(findings)
     yield from geometry.draw(findings)
-    spent = cost.cost(findings.timing)
+    rows = [row for group in groups for row in group.rows if row.method not in TITLES]
+    names = {row.method: row.label.partition(" (")[0] for row in rows}
+    spent = cost.cost(findings.timing, names)
     if spent is not None:
         yield spent
 

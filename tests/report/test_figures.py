@@ -11,7 +11,7 @@ import pytest
 
 from benchmark import report
 from benchmark.report import findings
-from benchmark.report.figures import curves, draw, fig1, geometry, plots
+from benchmark.report.figures import cost, curves, draw, fig1, geometry, plots
 from benchmark.report.figures import trials as tuning_figures
 from benchmark.report.figures.style import COLUMN, KNOWN, WIDE, looks, styled
 from benchmark.report.group import group_runs
@@ -258,6 +258,20 @@ def test_figures_of_an_earlier_report_do_not_stay(add_run, results, tmp_path):
 def test_write_on_no_runs(results, tmp_path):
     written = report.write(results, tmp_path / "reports")
     assert (tmp_path / "reports" / "table1.md") in written
+
+
+def test_a_panel_of_cost_names_its_processor_where_they_differ_and_methods_as_runs_do():
+    rows = [("maml", 32, "AMD EPYC", 50.0), ("mine", 32, "AMD EPYC", 60.0), ("maml", 28, "Xeon", 100.0)]
+    rows.append(("mine", 28, "Xeon", 120.0))
+    table = pd.DataFrame(rows, columns=["method", "image_size", "device", "meta_gradient_ms"])
+    table = table.assign(channels=32, evaluation_ms=table["meta_gradient_ms"] / 2)
+    with styled():
+        axes = cost.cost(table, {"mine": "Mine"}).figure.axes
+        titles = [axis.get_title(loc="left") for axis in axes]
+        assert titles == ["32×32, CNN4-32, AMD EPYC", "28×28, CNN4-32, Xeon"]
+        assert "Mine" in {text.get_text() for text in axes[0].get_yticklabels()}
+        (alone,) = cost.cost(table[:2]).figure.axes
+        assert alone.get_title(loc="left") == "32×32, CNN4-32"
 
 
 def test_methods_are_told_apart_without_colour():
