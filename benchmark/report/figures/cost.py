@@ -32,7 +32,7 @@ def cost(table: pd.DataFrame, names: Mapping[str, str] | None = None) -> Drawing
     widest = max(rows["method"].nunique() for _, rows in sizes)
     sizes = [(key, rows) for key, rows in sizes if 2 * rows["method"].nunique() >= widest]
     most = max(len(rows) for _, rows in sizes)
-    devices = [rows["device"].iloc[0] for _, rows in sizes]
+    devices = [rows["device"].iloc[0] if "device" in rows else "" for _, rows in sizes]
     title = {method: method_title(method) for method in known["method"]} | dict(names or {})
 
     def picture(narrow: bool) -> Figure:
