@@ -133,19 +133,8 @@ class Cell:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "task"]))
         return pd.concat(parts, names=["seed"])
 
-    @property
-    def train_ms(self) -> float:
-        """Wall time of one meta-step in training, ms, mean over measured runs; nan where unknown."""
-        found = []
-        for run in self.measured:
-            wall = run.status.get("wall_s")
-            seconds = wall.get("train") if isinstance(wall, dict) else None
-            if isinstance(seconds, int | float) and seconds > 0 and run.spec["iterations"]:
-                found.append(1000.0 * seconds / run.spec["iterations"])
-        return float(np.mean(found)) if found else float("nan")
-
     def mean_status(self, *keys: str) -> float:
-        """Mean over runs of a number in their status, ``mean_status("wall_s", "train")``; nan if none has it."""
+        """Mean over runs of a number in their status, ``mean_status("meta_parameters")``; nan if none has it."""
         found = []
         for run in self.runs:
             value: Any = run.status

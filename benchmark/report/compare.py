@@ -15,10 +15,12 @@ from rich.console import Console
 from benchmark import statistics
 from benchmark.errors import UserError, nearest
 from benchmark.recipes import BASELINE
-from benchmark.report import matrix, pairs, words
+from benchmark.report import findings, matrix, pairs, words
 from benchmark.report.cell import Cell
+from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup, group_runs
 from benchmark.report.listing import readable
+from benchmark.report.table import timed_ms
 from benchmark.screen import one_line
 from benchmark.spec import NORMS
 from benchmark.spread import Spread
@@ -37,6 +39,7 @@ class Comparison:
     cells: tuple[Cell, Cell]
     row: pd.Series | None
     scores: tuple[Interval, Interval]
+    costs: dict[str, float]
 
 
 def compare(a: str, b: str, results: Path) -> list[Comparison]:
@@ -73,12 +76,13 @@ def _methods(a: str, b: str, groups: Sequence[TableGroup], results: Path) -> Ite
     one, two = (_label(name, labels) for name in (a, b))
     if one == two:
         raise UserError(f"{a} and {b} are the same row, {one}; name two different ones")
+    timed = findings.read(results)
     for group in groups:
         for shots in group.shots:
             column = group.cells(shots)
             cells = {cell.label: cell for cell in column}
             if one in cells and two in cells:
-                yield _comparison(group, cells[one], cells[two], (one, two), pairs.seed_spread(column))
+                yield _comparison(group, cells[one], cells[two], (one, two), pairs.seed_spread(column), timed)
 
 
 def _label(name: str, labels: dict[str, str]) -> str:
@@ -130,11 +134,17 @@ def _where(group: TableGroup, shots: int, protocol: str) -> str:
 
 
 def _comparison(
-    group: TableGroup, a: Cell, b: Cell, names: tuple[str, str], spread: Mapping[str, Spread] | None = None
+    group: TableGroup,
+    a: Cell,
+    b: Cell,
+    names: tuple[str, str],
+    spread: Mapping[str, Spread] | None = None,
+    timed: Findings | None = None,
 ) -> Comparison:
     record = pairs.compare(group, a, b, spread)
     row = None if record is None else pd.Series(record, dtype=object)
-    return Comparison(_where(group, a.shots, group.protocol), names, (a, b), row, common_scores(a, b))
+    spent = costs(a, b, group.dataset, timed)
+    return Comparison(_where(group, a.shots, group.protocol), names, (a, b), row, common_scores(a, b), spent)
 
 
 def common_scores(a: Cell, b: Cell) -> tuple[Interval, Interval]:
@@ -195,24 +205,24 @@ def lines(each: Comparison) -> Iterator[str]:
         trained = any(cell.method != BASELINE for cell in each.cells)
         two_models = trained and not over_seeds
         yield f"{told} (two trained models: one seed says nothing of another)" if two_models else told
-    shown = [f"{name} ×{value:.2f}" for name, value in ratios(*each.cells).items() if math.isfinite(value)]
-    if shown:
-        yield f"cost ratio: {', '.join(shown)}"
+    if each.costs:
+        yield f"cost ratio: {', '.join(f'{name} ×{value:.2f}' for name, value in each.costs.items())}"
 
 
-def ratios(a: Cell, b: Cell) -> dict[str, float]:
-    """Cost of a over cost of b: training time of a meta-step, measuring time of a task, meta-parameters."""
-    costs = {
-        "meta-step": (a.train_ms, b.train_ms),
-        "measuring": (_measuring(a), _measuring(b)),
-        "meta-parameters": (a.mean_status("meta_parameters"), b.mean_status("meta_parameters")),
-    }
-    return {name: one / two if two else math.nan for name, (one, two) in costs.items()}
+TIMED = {"adapt_step": "inner step", "meta_gradient": "meta-gradient"}
 
 
-def _measuring(cell: Cell) -> float:
-    """Seconds of measuring per test task, mean over seeds."""
-    kept = dataclasses.replace(cell, runs=cell.measured)
-    return (
-        kept.mean_status("wall_s", "evaluate") * len(kept.runs) / len(cell.by_task) if len(cell.by_task) else math.nan
-    )
+def costs(a: Cell, b: Cell, dataset: str, findings: Findings | None) -> dict[str, float]:
+    """Cost of a over cost of b: meta-parameters, and the times of :data:`TIMED` as ``time`` measured them, both alike.
+
+    How long runs took says nothing here: they share machines with whatever else is there.
+    """
+    found = {}
+    for quantity, name in TIMED.items():
+        one, two = (timed_ms(findings, dataset, cell, quantity) for cell in (a, b))
+        if one and two:
+            found[name] = one / two
+    one, two = (cell.mean_status("meta_parameters") for cell in (a, b))
+    if math.isfinite(one) and math.isfinite(two) and two:
+        found["meta-parameters"] = one / two
+    return found

@@ -85,15 +85,15 @@ class Findings:
     trials_of: str = ""
     """What was tuned: ``5-way 1-shot CIFAR-FS, 500 meta-steps a trial``."""
 
-    def step_ms(self, image_size: float, channels: float) -> dict[str, float]:
-        """Milliseconds of one inner step by method, at this size alone; empty where none was timed at it.
+    def milliseconds(self, image_size: float, channels: float, quantity: str = "adapt_step") -> dict[str, float]:
+        """Milliseconds by method of one inner step (or `quantity`), at this size alone; empty where none was timed.
 
         Like for like: under the conditions under which most methods were timed there.
         """
-        known = self.timing.dropna(subset=["adapt_step_ms"])
+        known = self.timing.dropna(subset=[f"{quantity}_ms"])
         known = known[(known["image_size"] == image_size) & (known["channels"] == channels)]
         known = like_for_like(known, "method")
-        return {str(name): float(ms) for name, ms in known.groupby("method")["adapt_step_ms"].mean().items()}
+        return {str(name): float(ms) for name, ms in known.groupby("method")[f"{quantity}_ms"].mean().items()}
 
 
 def like_for_like(timing: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -106,7 +106,7 @@ class Table:
     def step_ms(self, label: str) -> list[float]:
         """Milliseconds of an inner step at the image size and width of this row's runs; empty where not timed there."""
         found = [self.cell(group, label, shots) for shots in self.shots for group in self.groups]
-        times = {step_ms(self.findings, self.dataset, cell) for cell in found if cell}
+        times = {timed_ms(self.findings, self.dataset, cell) for cell in found if cell}
         return sorted(ms for ms in times if ms is not None)
 
     def best(self, group: TableGroup, shots: int) -> set[str]:
@@ -118,8 +118,8 @@ class Table:
         return next((row.cells.get(shots) for row in group.rows if row.label == label), None)
 
 
-def step_ms(findings: Findings | None, dataset: str, cell: Cell) -> float | None:
-    """Milliseconds of an inner step as timed at the size that `cell` was run at; None where it was not timed there.
+def timed_ms(findings: Findings | None, dataset: str, cell: Cell, quantity: str = "adapt_step") -> float | None:
+    """Milliseconds of an inner step (or `quantity`) as timed at the size that `cell` was run at; None where it was not.
 
     Times are of one 1-shot task on the network cnn4.
     """
@@ -127,7 +127,7 @@ def step_ms(findings: Findings | None, dataset: str, cell: Cell) -> float | None
     if findings is None or size is None or any(run.spec["network"] != "cnn4" for run in cell.runs):
         return None
     widths = {float(run.spec["channels"]) for run in cell.runs}
-    return findings.step_ms(size, widths.pop()).get(cell.method) if len(widths) == 1 else None
+    return findings.milliseconds(size, widths.pop(), quantity).get(cell.method) if len(widths) == 1 else None
 
 
 def tables(
@@ -181,7 +181,7 @@ def frame(tables: Sequence[Table]) -> pd.DataFrame:
                         "runs_diverged": cell.diverged,
                         "runs_unfinished": cell.unfinished,
                         "meta_parameters": cell.mean_status("meta_parameters"),
-                        "inner_step_ms": step_ms(table.findings, group.dataset, cell),
+                        "inner_step_ms": timed_ms(table.findings, group.dataset, cell),
                         "remark": RECONSTRUCTED if row.reconstructed else REPAIR if row.method == REPAIRED else None,
                     })  # fmt: skip
     return pd.DataFrame.from_records(records)

@@ -21,7 +21,7 @@ from benchmark.cli.parser import main
 from benchmark.errors import UserError
 from benchmark.files import parse_table
 from benchmark.report import export, listing
-from benchmark.report.compare import compare, ratios
+from benchmark.report.compare import compare
 from benchmark.runs.store import load_runs
 from tests.report.builder import build_run
 
@@ -35,19 +35,29 @@ def said(verb, **arguments):
 
 
 def test_compare_two_methods(add_run, results):
-    add_run(
-        "maml", accuracy=np.full(50, 0.5), status={"meta_parameters": 100, "wall_s": {"train": 10.0, "evaluate": 5.0}}
-    )
+    add_run("maml", accuracy=np.full(50, 0.5), status={"meta_parameters": 100, "wall_s": {"train": 10.0}})
     add_run("md", accuracy=np.tile([0.55, 0.65], 25), status={"meta_parameters": 300, "wall_s": {"train": 15.0}})
     text = said(compare_verb.main, a="md", b="maml", results=results)
     assert "5-way 1-shot glyphs, controlled recipe" in text
     assert "difference +10.00 points" in text
     assert "larger on 50, equal on 0, smaller on 0 of 50 tasks" in text
     assert "MD is better (two trained models: one seed says nothing of another)" in text
-    assert "meta-step ×1.50, meta-parameters ×3.00" in text
+    assert "cost ratio: meta-parameters ×3.00" in text  # how long a run took on a busy machine is no cost
     (one,) = compare("gd", "MD", results)
     assert one.names == ("MAML", "MD")
-    assert ratios(*one.cells)["meta-parameters"] == pytest.approx(1 / 3)
+    assert one.costs == {"meta-parameters": pytest.approx(1 / 3)}
+
+
+def test_the_ratio_of_cost_is_of_times_taken_alike(add_run, results):
+    """Inner step and meta-gradient at the size of the runs, under the conditions that both were timed under."""
+    for method in ("maml", "md"):
+        add_run(method, status={"meta_parameters": 100}, channels=32)
+    rows = [("maml", 28, "cpu", 2.0, 8.0), ("md", 28, "cpu", 3.0, 20.0), ("md", 28, "other", 99.0, 99.0)]
+    rows += [("maml", 84, "cpu", 1.0, 1.0), ("md", 84, "cpu", 7.0, 7.0)]
+    columns = ["method", "image_size", "device", "adapt_step_ms", "meta_gradient_ms"]
+    pd.DataFrame(rows, columns=columns).assign(channels=32).to_csv(results / "timing.csv", index=False)
+    text = said(compare_verb.main, a="md", b="maml", results=results)
+    assert "cost ratio: inner step ×1.50, meta-gradient ×2.50, meta-parameters ×1.00" in text
 
 
 def test_compared_means_subtract(add_run, results):

@@ -19,7 +19,7 @@ from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
 from benchmark.report.published import method_title
 from benchmark.report.scope import Scope
-from benchmark.report.table import step_ms
+from benchmark.report.table import timed_ms
 from benchmark.report.words import signed
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) 
         cell: ms
         for shots in group.shots
         for cell in group.cells(shots)
-        if cell.score and (ms := step_ms(findings, group.dataset, cell)) is not None
+        if cell.score and (ms := timed_ms(findings, group.dataset, cell)) is not None
     }
     kept = [shots for shots in group.shots if any(cell in costs for cell in group.cells(shots))]
     if not kept:
