@@ -52,7 +52,7 @@ def test_table_files_and_figure(tmp_path, capsys):
     assert (tmp_path / "reports" / "cost.png").stat().st_size > 5000
     assert (tmp_path / "reports" / "cost.pdf").read_bytes().startswith(b"%PDF")
     read = findings.read(tmp_path / "results")
-    assert set(read.step_ms(16, 4)) >= {"maml", "md"}
+    assert set(read.milliseconds(16, 4)) >= {"maml", "md"}
 
 
 def test_rows_of_other_measurements_stay(tmp_path, monkeypatch):
