@@ -248,9 +248,9 @@ def test_step_times_are_those_of_one_size_under_one_set_of_conditions(results):
     other = [rows[2] | {"threads": 8, "adapt_step_ms": 0.5}]
     write_csv(results / "timing.csv", other + rows)
     found = findings.read(results)
-    assert found.step_ms(32, 32) == {"maml": 2.0, "md": 3.0}
-    assert found.step_ms(84, 32) == {"maml": 9.0}
-    assert found.step_ms(28, 32) == {}
+    assert found.milliseconds(32, 32) == {"maml": 2.0, "md": 3.0}
+    assert found.milliseconds(84, 32) == {"maml": 9.0}
+    assert found.milliseconds(28, 32) == {}
 
 
 def test_growth():

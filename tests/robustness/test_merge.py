@@ -164,4 +164,4 @@ def test_a_report_on_several_folders_has_each_run_once(tmp_path: Path) -> None:
     assert [run.spec["method"] for run in readable(a, b)] == ["maml", "md"]
     for folder, time in ((a, 3.0), (b, 5.0)):
         (folder / "timing.csv").write_text(f"method,channels,image_size,adapt_step_ms\nmd,64,84,{time}\n")
-    assert findings.read(a, b).step_ms(84, 64) == {"md": 3.0}
+    assert findings.read(a, b).milliseconds(84, 64) == {"md": 3.0}
