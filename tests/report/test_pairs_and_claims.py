@@ -121,3 +121,44 @@ def test_signs_are_minus_signs_and_no_hyphens(add_run, results):
     text = matrix.markdown(groups, frame)
     assert "▼ −" in text
     assert "▼ -" not in text
+
+
+def test_a_row_of_one_seed_is_judged_by_the_spread_of_the_others(add_run, results):
+    """Three methods of three seeds that jump by points, and a fourth of one seed, a point better: not told apart."""
+    rng = np.random.default_rng(6)
+    for method, jump in (("maml", (0.0, 0.03, -0.03)), ("metasgd", (0.03, -0.03, 0.0)), ("ecml", (-0.03, 0.0, 0.03))):
+        for seed, shift in enumerate(jump):
+            add_run(method, accuracy=0.5 + shift + rng.normal(0, 0.01, 50), seed=seed)
+    add_run("md", accuracy=0.52 + rng.normal(0, 0.01, 50), seed=0)
+    groups = group_runs(load_runs(results))
+    frame = pairs.frame(groups)
+    row = frame[(frame["a"] == "MAML") & (frame["b"] == "MD")].iloc[0]
+    assert (row["seeds"], row["judged_over"]) == (1, "seeds and tasks")
+    assert row["difference"] == pytest.approx(-2, abs=0.5)
+    assert row["p"] > 0.2
+    assert row["low"] < -5
+    assert row["high"] > 2
+    assert pairs.best(frame, groups[0], 1) == {"MAML", "MetaSGD", "ECML", "MD"}
+
+
+def test_the_best_is_corrected_over_its_competitors_alone(add_run, results):
+    """Eight rows, one clearly worst: p_best is one-sided, seven-fold, and on the pairs of the best mean alone."""
+    rng = np.random.default_rng(7)
+    methods = ("maml", "metasgd", "mtnet", "warpgrad", "metacurvature", "metakfo", "ecml", "md")
+    for i, method in enumerate(methods):
+        for seed in range(3):
+            add_run(method, accuracy=0.5 - 0.1 * (i == 0) + 0.01 * rng.normal() + rng.normal(0, 0.01, 50), seed=seed)
+    for seed in range(3):
+        add_run("pixels", accuracy=0.9 + rng.normal(0, 0.01, 50), seed=seed)  # better than all, and no competitor
+    groups = group_runs(load_runs(results))
+    frame = pairs.frame(groups)
+    with_best = frame[frame["p_best"].notna()]
+    assert len(with_best) == 7
+    (top,) = set.intersection(*({row["a"], row["b"]} for _, row in with_best.iterrows()))
+    scores = {cell.label: cell.score.mean for cell in groups[0].cells(1) if cell.method != "pixels"}
+    assert top == max(scores, key=scores.get)
+    np.testing.assert_allclose(with_best["p_best"], np.minimum(1, 7 * with_best["p"] / 2))
+    chosen = pairs.best(frame, groups[0], 1)
+    assert top in chosen
+    assert "MAML" not in chosen
+    assert "nearest centroid" not in chosen
