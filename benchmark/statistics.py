@@ -46,10 +46,6 @@ class Interval:
     def high(self) -> float:
         return self.mean + self.half
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two intervals share a point."""
-        return self.low <= other.high and other.low <= self.high
-
 
 def task_interval(values: ArrayLike) -> Interval:
     """Mean over tasks and 1.96·σ/√T with the population σ; `values` [T]. No finite value: nan, count 0."""

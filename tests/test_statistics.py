@@ -44,13 +44,6 @@ def test_one_seed_has_no_interval():
     assert math.isnan(interval.half)
 
 
-def test_intervals_overlap():
-    a, b, c = (statistics.Interval(mean, 1.0, 10) for mean in (0.0, 2.0, 2.1))
-    assert a.overlaps(b)
-    assert b.overlaps(a)
-    assert not a.overlaps(c)
-
-
 def test_band_averages_whole_traces_only():
     traces = [[3.0, 1.0], [5.0, 3.0], [4.0, np.nan]]
     band = statistics.band(traces)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,16 +132,12 @@ class Cell:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["seed", "task"]))
         return pd.concat(parts, names=["seed"])
 
-    def mean_status(self, *keys: str) -> float:
-        """Mean over runs of a number in their status, ``mean_status("meta_parameters")``; nan if none has it."""
-        found = []
-        for run in self.runs:
-            value: Any = run.status
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if isinstance(value, int | float) and np.isfinite(value):
-                found.append(float(value))
-        return float(np.mean(found)) if found else float("nan")
+    @property
+    def meta_parameters(self) -> float:
+        """The number of meta-parameters, mean over the runs that recorded it; nan if none did."""
+        found = [run.status.get("meta_parameters") for run in self.runs]
+        known = [value for value in found if isinstance(value, int | float) and np.isfinite(value)]
+        return float(np.mean(known)) if known else float("nan")
 
 
 def metric(run: Run) -> str:

@@ -222,7 +222,7 @@ def costs(a: Cell, b: Cell, dataset: str, findings: Findings | None) -> dict[str
         one, two = (timed_ms(findings, dataset, cell, quantity) for cell in (a, b))
         if one and two:
             found[name] = one / two
-    one, two = (cell.mean_status("meta_parameters") for cell in (a, b))
+    one, two = (cell.meta_parameters for cell in (a, b))
     if math.isfinite(one) and math.isfinite(two) and two:
         found["meta-parameters"] = one / two
     return found

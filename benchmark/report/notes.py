@@ -21,17 +21,15 @@ def notes(table: Table) -> list[str]:
     """What the table's signs mean, in whole sentences."""
     counts = [group.seeds(shots) for group in table.groups for shots in group.shots]
     several = max(counts, default=0) > 1
+    judged = "over seeds and tasks" if several else "over tasks"
+    if several and min(counts) < 2:
+        judged += ", in a column of one seed over tasks"
     lines = [
         "Ours: mean ± 1.96·σ/√T over the T test tasks of one seed (population σ)"
         + (" ± standard deviation over seeds" if several else "")
         + "; all methods of a column meet the same tasks. Bold: the rows that may be the best of their column, which "
-        "are the best mean and every row that it does not beat beyond chance ("
-        + (
-            "over seeds and tasks" + (", in a column of one seed over tasks" if min(counts) < 2 else "")
-            if several
-            else "over tasks"
-        )
-        + "; p_best in pairs.csv); the truly best is among them in 95 % of all cases. The baseline does not compete.",
+        f"are the best mean and every row that it does not beat beyond chance ({judged}; p_best in pairs.csv, level "
+        "5 %). The baseline does not compete.",
     ]
     if table.sources:
         where = table.reference.title
@@ -54,7 +52,9 @@ def notes(table: Table) -> list[str]:
         lines.append("Nearest centroid, on raw pixels: nothing is trained.")
     if any(table.step_ms(label) for _, label in table.labels):
         size = image_size(table.dataset)
-        lines.append(f"Inner step: one 1-shot task of {size}×{size} images at the width of the row, as timed alone.")
+        lines.append(
+            f"Inner step: one 1-shot task of {size}×{size} images in colour at the width of the row, as timed alone."
+        )
     lines += budget.facts(table.groups)
     seeds = [
         len(cell.measured)

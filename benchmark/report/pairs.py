@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,22 +50,17 @@ def frame(groups: Sequence[TableGroup]) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=COLUMNS)
 
 
-def _column(group: TableGroup, shots: int) -> list[dict[str, object]]:
+def _column(group: TableGroup, shots: int) -> list[dict[str, Any]]:
     """The pairs of one column, those with its best row corrected as such."""
     cells = group.cells(shots)
     spread = seed_spread(cells)
     found = (compare(group, a, b, spread) for a, b in itertools.combinations(cells, 2))
     records = [record for record in found if record is not None]
-    baseline = {cell.label for cell in cells if cell.method == BASELINE}
-    with_best = [
-        record
-        for record in records
-        if _best_mean(cells) in (record["a"], record["b"]) and not baseline & {record["a"], record["b"]}
-    ]
+    top, baseline = _best_mean(cells), {cell.label for cell in cells if cell.method == BASELINE}
+    sides = [{record["a"], record["b"]} for record in records]
+    with_best = [record for record, both in zip(records, sides, strict=True) if top in both and not baseline & both]
     for record in with_best:
-        p = record["p"]
-        assert isinstance(p, float)
-        record["p_best"] = min(1.0, len(with_best) * p / 2) if math.isfinite(p) else math.nan
+        record["p_best"] = float(np.minimum(1.0, len(with_best) * np.float64(record["p"]) / 2))  # nan stays nan
     return records
 
 
@@ -79,9 +75,7 @@ def seed_spread(cells: Sequence[Cell]) -> dict[str, Spread]:
     return found
 
 
-def compare(
-    group: TableGroup, a: Cell, b: Cell, spread: Mapping[str, Spread] | None = None
-) -> dict[str, object] | None:
+def compare(group: TableGroup, a: Cell, b: Cell, spread: Mapping[str, Spread] | None = None) -> dict[str, Any] | None:
     """The comparison of two cells on their common (seed, task)s; None where there are none or metrics differ.
 
     `spread` is that of their column (:func:`seed_spread`); without it they speak for themselves alone.

@@ -180,7 +180,7 @@ def frame(tables: Sequence[Table]) -> pd.DataFrame:
                         "runs": len(cell.runs),
                         "runs_diverged": cell.diverged,
                         "runs_unfinished": cell.unfinished,
-                        "meta_parameters": cell.mean_status("meta_parameters"),
+                        "meta_parameters": cell.meta_parameters,
                         "inner_step_ms": timed_ms(table.findings, group.dataset, cell),
                         "remark": RECONSTRUCTED if row.reconstructed else REPAIR if row.method == REPAIRED else None,
                     })  # fmt: skip
