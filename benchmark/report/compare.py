@@ -56,7 +56,11 @@ def compare(a: str, b: str, results: Path) -> list[Comparison]:
     elif any(folders):
         raise UserError(f"{a} and {b}: one is a folder and the other is not; give two methods or two result folders")
     elif a in NORMS and b in NORMS and a != b:
-        found = list(_norms(a, b, group_runs(readable(results))))
+        groups = group_runs(readable(results))
+        for norm in (a, b):
+            if norm not in {group.norm for group in groups}:
+                raise UserError(f"{results}: has no run under {norm} norm; make one with 'run --norm {norm}'")
+        found = list(_norms(a, b, groups))
     else:
         found = list(_methods(a, b, group_runs(readable(results)), results))
     if not found:

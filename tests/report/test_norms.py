@@ -73,9 +73,7 @@ def test_two_norms_are_compared_on_request(both, results):
     assert [each.row["difference"] for each in found] == pytest.approx([10.0, 20.0])
     assert {each.where for each in found} == {"5-way 1-shot glyphs, controlled recipe"}
     assert {each.row["norm"] for each in compare("maml", "md", results)} == {"batch", "support"}
-    with pytest.raises(
-        UserError, match="batch and group have no data set with the same images, ways, shots, recipe and norm in common"
-    ):
+    with pytest.raises(UserError, match="has no run under group norm; make one with 'run --norm group'"):
         compare("batch", "group", results)
 
 
