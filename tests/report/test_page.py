@@ -267,6 +267,7 @@ def test_empty_and_single_results_make_a_page(add_run, results, tmp_path, count)
     report.write(results, tmp_path / "reports")
     page = Page((tmp_path / "reports" / "index.html").read_text())
     assert ("There are no runs" in page.text) == (not count)
+    assert ("1 run," if count else "0 runs") in page.text
     assert "not testable here" in page.text
 
 

@@ -69,7 +69,8 @@ def render(content: Content) -> str:
     script = _asset("page.js")
     main = "".join(_section(name, title, body) for name, (title, body) in shown.items())
     versions = sorted({str(run.environment.get("version")) for run in content.runs if run.environment.get("version")})
-    subtitle = f"{len(content.runs)} runs" + (f", suite version {', '.join(versions)}" if versions else "")
+    subtitle = "1 run" if len(content.runs) == 1 else f"{len(content.runs)} runs"
+    subtitle += f", suite version {', '.join(versions)}" if versions else ""
     return Template(_asset("page.html")).substitute(
         title=TITLE,
         subtitle=markup.escape(subtitle),
