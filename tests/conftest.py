@@ -14,6 +14,8 @@ import pytest
 # Here and in every command that a test starts, before torch is loaded: tests are many tiny computations, and on a busy
 # machine threads that wait for each other are many times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests start a hundred interpreters, each of which would compile the project anew: half a second of three.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("no deadline")
 

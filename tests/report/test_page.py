@@ -13,7 +13,7 @@ import pytest
 
 from benchmark import report
 from benchmark.files import parse_table
-from benchmark.report import table
+from benchmark.report import build, table
 from benchmark.report.group import group_runs
 from benchmark.report.html import sections
 from benchmark.runs.store import load_runs
@@ -237,7 +237,8 @@ def test_names_cannot_become_markup(add_run, results, tmp_path):
     assert evil in page.text
 
 
-def test_warnings_of_what_does_not_compare(add_run, results, tmp_path):
+def test_warnings_of_what_does_not_compare(add_run, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "drawings", lambda *_: [])
     add_run("maml", environment={"torch": "2.12.0", "commit": "abc+"}, query_test=5)
     add_run("md", seed=1, tasks=100)
     add_run("md", seed=2, tasks=100, state="diverged")

@@ -165,8 +165,8 @@ def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
 
 
 FLAGS = """
-    --methods metasgd --dataset sine --network sine-mlp --ways 1 --shots 3 --channels 8 --iterations 800 --meta-batch 3
-    --query-train 3 --query-test 3 --steps 1 --validate-every 100 --validation-tasks 17 --tasks 12 --device cpu
+    --methods metasgd --dataset sine --network sine-mlp --ways 1 --shots 3 --channels 8 --iterations 400 --meta-batch 3
+    --query-train 3 --query-test 3 --steps 1 --validate-every 50 --validation-tasks 17 --tasks 12 --device cpu
 """
 
 
@@ -195,7 +195,7 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
         raise AssertionError("never came so far")
 
     with start(2) as process:
-        path = until(process, 100)
+        path = until(process, 50)
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 128 + signal.SIGTERM
@@ -203,9 +203,9 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
     run = store.load_run(path)
     assert run.state == "interrupted"
     reached = run.status["iteration"]
-    assert 100 <= reached < 700, "too slow to stop it in time"
+    assert 50 <= reached < 350, "too slow to stop it in time"
     with start(2) as process:
-        until(process, 100 * (reached // 100 + 1))
+        until(process, 50 * (reached // 50 + 1))
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL
     assert store.load_run(path).state == "running"

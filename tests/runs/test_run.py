@@ -29,10 +29,13 @@ TINY_FLAGS = """
 TINY = TINY_FLAGS.split()
 
 
-def _run(command: Command, results: Path, methods: str, *more: str) -> subprocess.CompletedProcess:
-    done = command("run", "--methods", methods, *TINY, *more, "--results", results)
-    assert done.returncode == 0, done.stderr
-    return done
+def _words(results: Path, methods: str, *more: str) -> list[str]:
+    return ["run", "--methods", methods, *TINY, *more, "--results", str(results)]
+
+
+def _run(results: Path, methods: str, *more: str) -> None:
+    """In this process: a process of its own takes longer to start than such a run to train."""
+    assert parser.main(_words(results, methods, *more)) == 0
 
 
 def _only(results: Path, method: str) -> Path:
@@ -52,7 +55,8 @@ def _numbers(path: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def unbroken(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     results = tmp_path_factory.mktemp("unbroken")
-    done = _run(command, results, "md,metasgd")
+    done = command(*_words(results, "md,metasgd"))
+    assert done.returncode == 0, done.stderr
     return results, done.stdout
 
 
@@ -88,29 +92,30 @@ def test_baseline_is_nearest_centroid_on_the_same_tasks(unbroken: tuple[Path, st
     assert run.evaluation["accuracy"].to_numpy() == pytest.approx(nearest_centroid.evaluate(batch)[0].numpy())
 
 
-def test_same_command_same_numbers_in_any_order_and_company(
-    unbroken: tuple[Path, str], command: Command, tmp_path: Path
-) -> None:
-    _run(command, tmp_path, "metasgd")
+def test_same_command_same_numbers_in_any_order_and_company(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+    _run(tmp_path, "metasgd")
     assert _numbers(_only(tmp_path, "metasgd")) == _numbers(_only(unbroken[0], "metasgd"))
-    _run(command, tmp_path, "maml,md")
+    _run(tmp_path, "maml,md")
     assert _numbers(_only(tmp_path, "md")) == _numbers(_only(unbroken[0], "md"))
 
 
-def test_done_is_skipped(unbroken: tuple[Path, str], command: Command) -> None:
+def test_done_is_skipped(unbroken: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     results, printed = unbroken
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.suffix in (".csv", ".pt", ".json")}
-    again = _run(command, results, "md,metasgd")
-    assert "done already" in again.stderr
-    assert again.stdout == printed
+    _run(results, "md,metasgd")
+    again = capsys.readouterr()
+    assert "done already" in again.err
+    assert again.out == printed
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_measuring_otherwise_trains_nothing(unbroken: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+def test_measuring_otherwise_trains_nothing(
+    unbroken: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = tmp_path / "results"
     subprocess.run(["cp", "-r", unbroken[0], results], check=True)
-    done = _run(command, results, "md", "--tasks", "30")
-    assert "only measured again" in done.stderr
+    _run(results, "md", "--tasks", "30")
+    assert "only measured again" in capsys.readouterr().err
     old, new = (store.load_run(path) for path in sorted(results.glob("*-md-*"), key=lambda p: p.stat().st_mtime))
     assert old.evaluation is not None
     assert new.evaluation is not None
@@ -119,7 +124,7 @@ def test_measuring_otherwise_trains_nothing(unbroken: tuple[Path, str], command:
 
 
 def _start(results: Path, *more: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "benchmark", "run", "--methods", "md", *TINY, *more, "--results", str(results)]
+    line = [sys.executable, "-m", "benchmark", *_words(results, "md", *more)]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -134,7 +139,7 @@ def _wait_for(path: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_goes_on_to_the_same_numbers(
-    number: signal.Signals, unbroken: tuple[Path, str], command: Command, tmp_path: Path
+    number: signal.Signals, unbroken: tuple[Path, str], tmp_path: Path
 ) -> None:
     process = _start(tmp_path)
     while not list(tmp_path.glob("*-md-*")):
@@ -150,36 +155,35 @@ def test_stopped_run_goes_on_to_the_same_numbers(
         assert status == 128 + number
         assert store.load_run(path).state == "interrupted"
     assert store.load_run(path).state in ("running", "interrupted")
-    _run(command, tmp_path, "md")
+    _run(tmp_path, "md")
     assert _numbers(path) == _numbers(_only(unbroken[0], "md"))
 
 
-def test_a_run_that_is_being_run_says_so(tmp_path: Path, command: Command) -> None:
+def test_a_run_that_is_being_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = _start(tmp_path, "--iterations", "100000")
     try:
         while not list(tmp_path.glob("*-md-*/status.json")):
             assert process.poll() is None
             time.sleep(0.02)
-        second = command("run", "--methods", "md", *TINY, "--iterations", "100000", "--results", tmp_path)
-        assert second.returncode == 1
-        assert "is being run by another process" in second.stderr
+        assert parser.main(_words(tmp_path, "md", "--iterations", "100000")) == 1
+        assert "is being run by another process" in capsys.readouterr().err
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def test_divergence_is_a_result_that_says_so(command: Command, tmp_path: Path) -> None:
-    done = _run(command, tmp_path, "maml,metasgd", "--alpha", "1e30", "--meta-lr", "1e30")
+def test_divergence_is_a_result_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(tmp_path, "maml,metasgd", "--alpha", "1e30", "--meta-lr", "1e30")
     for method in ("maml", "metasgd"):
         run = store.load_run(_only(tmp_path, method))
         assert run.state == "diverged"
         assert "not finite" in run.status["message"]
         assert run.evaluation is None
-    assert "diverged" in done.stdout
+    assert "diverged" in capsys.readouterr().out
 
 
 def test_resume_refuses_a_checkpoint_of_another_run(
-    unbroken: tuple[Path, str], command: Command, tmp_path: Path
+    unbroken: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
     subprocess.run(["cp", "-r", unbroken[0], results], check=True)
@@ -187,9 +191,8 @@ def test_resume_refuses_a_checkpoint_of_another_run(
     (md / "checkpoint.pt").write_bytes((metasgd / "checkpoint.pt").read_bytes())
     status = json.loads((md / "status.json").read_text()) | {"state": "interrupted"}
     (md / "status.json").write_text(json.dumps(status))
-    done = command("run", "--methods", "md", *TINY, "--results", results)
-    assert done.returncode == 1
-    assert "belongs to another run" in done.stderr
+    assert parser.main(_words(results, "md")) == 1
+    assert "belongs to another run" in capsys.readouterr().err
     assert torch.equal(  # and it is left as it was
         checkpoints.read_checkpoint(md / "checkpoint.pt")["losses"],
         checkpoints.read_checkpoint(metasgd / "checkpoint.pt")["losses"],
@@ -209,8 +212,7 @@ def test_a_state_that_is_no_tensor_fails_with_one_line(
 
     optimizers.register("counting", Counting)
     try:
-        words = ["run", "--methods", "counting", *TINY, "--results", str(tmp_path), *["--recompute"] * recompute]
-        assert parser.main(words) == 1
+        assert parser.main(_words(tmp_path, "counting", *["--recompute"] * recompute)) == 1
     finally:
         optimizers.unregister("counting")
     shown = capsys.readouterr().err
