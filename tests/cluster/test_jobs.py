@@ -47,13 +47,11 @@ def started(results: Path, iterations: int) -> subprocess.Popen:
 
 
 def test_stopped_killed_and_begun_again_two_jobs_end_in_the_numbers_of_one_process(tmp_path: Path) -> None:
-    results, iterations = tmp_path / "results", 200
+    results, iterations = tmp_path / "results", 300
     with started(results, iterations) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    states = {run.state for run in load_runs(results)}
-    assert "interrupted" in states
-    assert states <= {"interrupted", "finished"}  # on a busy machine one job is far ahead of the other
+    assert {run.state for run in load_runs(results)} == {"interrupted"}
     with started(results, iterations) as process:
         process.kill()
         assert process.wait(timeout=60) == -signal.SIGKILL

@@ -138,19 +138,8 @@ def _short_report(results: Path, reports: Path) -> None:
     (reports / "index.html").write_text(str(results))
 
 
-WITH_A_SHORT_REPORT = """
-import sys
-from benchmark import report
-from benchmark.cli.parser import main
-from tests.runs.test_study import _short_report
-
-report.write = _short_report
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def _start(words: list[str]) -> subprocess.Popen:
-    line = [sys.executable, "-c", WITH_A_SHORT_REPORT, *words]
+    line = [sys.executable, "-m", "benchmark", *words]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
