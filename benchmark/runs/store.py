@@ -6,7 +6,7 @@
         spec.json         the resolved spec, the environment it ran in, the command that made it, what the method's card
                           says to a reader of results, and for the recipe tuned which tuning its values come from
         status.json       state, iteration, wall time, best checkpoint; rewritten as the run goes
-        training.csv      iteration, loss                        (query loss of each meta-step)
+        training.csv      iteration, loss                        (outer loss of each meta-step)
         validation.csv    iteration, accuracy, accuracy_ci95, nll
         evaluation.csv    one row per new task: accuracy, nll, support_nll_k and grad_norm_k for k = 0 … K; a trial of
                           a tuning (no test tasks) has none

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmark import report
-from benchmark.report import findings
+from benchmark.report import findings, pairs
 from benchmark.report.figures import cost, curves, draw, fig1, geometry, plots
 from benchmark.report.figures import trials as tuning_figures
 from benchmark.report.figures.style import COLUMN, KNOWN, WIDE, looks, styled
@@ -118,6 +118,34 @@ def test_few_validations_are_points_and_many_a_line(add_run, results):
     styles = {line.get_label(): line.get_linestyle() for line in axis.lines}
     assert styles["MAML"] == "None"
     assert styles["MD"] != "None"
+
+
+def test_a_regression_is_validated_by_its_loss(add_run, results):
+    run = add_run("maml", dataset="sine", accuracy=np.full(10, np.nan), nll=np.full(10, 2.0))
+    rows = [{"iteration": 20 * k, "accuracy": np.nan, "accuracy_ci95": np.nan, "nll": 4 - k / 2} for k in range(1, 6)]
+    pd.DataFrame(rows).to_csv(run.path / "validation.csv", index=False)
+    (group,) = group_runs(load_runs(results))
+    with styled():
+        drawing = curves.curves(group)
+    training, validation = drawing.figure.axes
+    assert (training.get_ylabel(), validation.get_ylabel()) == ("outer loss", "loss")
+    (line,) = (line for line in validation.lines if line.get_label() == "MAML")
+    assert line.get_ydata().tolist() == [3.5, 3.0, 2.5, 2.0, 1.5]
+    assert "MAML 1-shot: 1.50 at the end." in drawing.alt
+
+
+def test_the_better_side_of_a_difference_is_that_of_the_score(add_run, results):
+    for method, loss in (("maml", 2.0), ("md", 1.5)):
+        add_run(method, dataset="sine", accuracy=np.full(10, np.nan), nll=loss + 0.1 * np.arange(10))
+        add_run(method, accuracy=np.linspace(0.3, 0.6, 10) + loss / 10)
+    groups = group_runs(load_runs(results))
+    styles = looks([("maml", "MAML"), ("md", "MD")])
+    sides = {}
+    with styled():
+        for group in groups:
+            drawing = plots.differences(group, pairs.frame([group]), styles)
+            sides[group.dataset] = drawing.caption.partition(" of zero")[0].rpartition(" ")[2]
+    assert sides == {"sine": "Left", "glyphs": "Right"}
 
 
 def test_cost_is_not_squeezed_by_an_axis_from_zero_and_names_its_points(add_run, results):

@@ -1,4 +1,4 @@
-"""Learning curves of meta-training: the query loss of the meta-steps, and the validation accuracy of all methods."""
+"""Learning curves of meta-training: the outer loss of the meta-steps, and the validation score of all methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.recipes import BASELINE
 from benchmark.report.cell import Cell
 from benchmark.report.figures.draw import Drawing, drawing, name_ends, panels
 from benchmark.report.figures.style import PAPER, LineStyle, looks, weight
-from benchmark.report.figures.where import place, stem
+from benchmark.report.figures.where import place, stem, unit
 from benchmark.report.group import TableGroup
 from benchmark.report.scope import Scope
 
@@ -27,7 +27,7 @@ JOINED = 5
 
 
 def curves(group: TableGroup) -> Drawing | None:
-    """Query loss of the meta-steps (binned) and meta-validation accuracy against iterations, mean over seeds."""
+    """Outer loss of the meta-steps (binned) and meta-validation score against iterations, mean over seeds."""
     kept = [shots for shots in group.shots if any(_tables(cell, "training") for cell in group.cells(shots))]
     if not kept:
         return None
@@ -39,23 +39,27 @@ def curves(group: TableGroup) -> Drawing | None:
             cells = [cell for cell in group.cells(shots) if cell.method != BASELINE]
             left, right = axes[2 * index : 2 * index + 2]
             _losses(left, cells, styles)
-            _accuracies(right, cells, styles)
-            left.set(title=f"{shots}-shot: meta-training", xlabel="meta-step", ylabel="query loss, nats")
-            right.set(title=f"{shots}-shot: meta-validation", xlabel="meta-step", ylabel="accuracy, %")
+            _scores(right, cells, styles)
+            score = unit(cells)
+            loss = "outer loss" if score == "loss" else "outer loss, nats"  # a regression's is a mean square
+            left.set(title=f"{shots}-shot: meta-training", xlabel="meta-step", ylabel=loss)
+            right.set(title=f"{shots}-shot: meta-validation", xlabel="meta-step", ylabel=score)
         return figure
 
     ends = [
-        f"{cell.label} {shots}-shot: {100 * found.iloc[-1]:.1f} % at the end."
+        f"{cell.label} {shots}-shot: {_told(cell, found.iloc[-1])} at the end."
         for shots in kept
         for cell in group.cells(shots)
-        if (found := _mean_curve(_tables(cell, "validation"), "accuracy")) is not None and np.isfinite(found.iloc[-1])
+        if (found := _validated(cell)) is not None and np.isfinite(found.iloc[-1])
     ]
     return drawing(
         stem("curves", group),
-        f"Learning curves, {place(group)}: query loss of the meta-steps and accuracy on meta-validation tasks, mean "
-        "over seeds. A line that still rises at its end was not trained to the end of what it can learn; one that ends "
-        f"early diverged or is not finished. Fewer than {JOINED} validations are not joined.",
-        f"Line charts of training loss and validation accuracy for {place(group)}. " + " ".join(ends),
+        f"Learning curves, {place(group)}: outer loss of the meta-steps and score on meta-validation tasks, mean "
+        "over seeds. The outer loss is what a method is trained by: the query loss, but for methods with an objective "
+        "of their own, as WarpGrad's, whose height says nothing beside the others. A line that still rises at its end "
+        "was not trained to the end of what it can learn; one that ends early diverged or is not finished. Fewer than "
+        f"{JOINED} validations are not joined.",
+        f"Line charts of training loss and validation score for {place(group)}. " + " ".join(ends),
         picture,
         Scope.of(group),
     )
@@ -76,23 +80,33 @@ def _losses(axis: Axes, cells: Sequence[Cell], styles: dict[str, LineStyle]) -> 
     axis.set_xlim(left=0)
 
 
-def _accuracies(axis: Axes, cells: Sequence[Cell], styles: dict[str, LineStyle]) -> None:
+def _scores(axis: Axes, cells: Sequence[Cell], styles: dict[str, LineStyle]) -> None:
     ends = []
     for cell in cells:
-        accuracy = _mean_curve(_tables(cell, "validation"), "accuracy")
-        if accuracy is None:
+        score = _validated(cell)
+        if score is None:
             continue
         look = styles[cell.label]
         line: dict[str, Any] = weight(cell.method) | {
-            "linestyle": look.dashes if len(accuracy) >= JOINED else "none",
-            "markersize": 3 if len(accuracy) >= JOINED else 5,
+            "linestyle": look.dashes if len(score) >= JOINED else "none",
+            "markersize": 3 if len(score) >= JOINED else 5,
         }
-        axis.plot(accuracy.index, 100 * accuracy, color=look.color, marker=look.marker, label=cell.label, **line)
-        known = accuracy[np.isfinite(accuracy)]
+        axis.plot(score.index, score, color=look.color, marker=look.marker, label=cell.label, **line)
+        known = score[np.isfinite(score)]
         if len(known):
-            ends.append((100 * float(known.iloc[-1]), cell.label, look.color, cell.method in PAPER))
+            ends.append((float(known.iloc[-1]), cell.label, look.color, cell.method in PAPER))
     axis.set_xlim(left=0)
     name_ends(axis, ends)
+
+
+def _validated(cell: Cell) -> pd.Series | None:
+    """The scores on meta-validation tasks in the units of the table: percent, or a regression's loss."""
+    curve = _mean_curve(_tables(cell, "validation"), cell.metric)
+    return curve if curve is None or cell.metric == "nll" else 100 * curve
+
+
+def _told(cell: Cell, score: float) -> str:
+    return f"{score:.2f}" if cell.metric == "nll" else f"{score:.1f} %"
 
 
 def _tables(cell: Cell, name: str) -> list[pd.DataFrame]:

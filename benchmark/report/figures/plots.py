@@ -13,7 +13,7 @@ from benchmark.report.cell import Cell
 from benchmark.report.figures.curves import curves
 from benchmark.report.figures.draw import Drawing, drawing, name_lines, name_points, panels, plain_log, shown
 from benchmark.report.figures.style import GUIDE, PAPER, LineStyle, looks
-from benchmark.report.figures.where import place, stem
+from benchmark.report.figures.where import place, stem, unit
 from benchmark.report.findings import Findings
 from benchmark.report.group import TableGroup
 from benchmark.report.pairs import outcome, select
@@ -40,10 +40,6 @@ def draw(group: TableGroup, pairs: pd.DataFrame, findings: Findings) -> Iterator
             yield found
 
 
-def _unit(cells: Sequence[Cell]) -> str:
-    return "loss" if any(cell.metric == "nll" for cell in cells) else "accuracy, %"
-
-
 def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) -> Drawing | None:
     """Accuracy against the time of an inner step, timed at the size that was run; None where none was timed."""
     costs = {
@@ -64,7 +60,7 @@ def pareto(group: TableGroup, findings: Findings, styles: dict[str, LineStyle]) 
             _costs(axis, columns[shots], costs, styles)
             steps = [(costs[cell], cell.score.mean) for cell in fronts[shots] if cell.score]
             axis.step(*zip(*steps, strict=True), where="post", color=GUIDE, linewidth=0.8, zorder=0)
-            axis.set(title=f"{shots}-shot", xlabel="inner step at 1 shot, ms", ylabel=_unit(columns[shots]))
+            axis.set(title=f"{shots}-shot", xlabel="inner step at 1 shot, ms", ylabel=unit(columns[shots]))
         return figure
 
     sentences = [
@@ -143,7 +139,7 @@ def distribution(group: TableGroup, styles: dict[str, LineStyle]) -> Drawing | N
                 axis.barh(line, third - first, left=first, height=0.55, color=color, alpha=0.35, linewidth=0)
                 axis.plot([median, median], [line - 0.27, line + 0.27], color=color, linewidth=1.6)
                 axis.plot(cell.score.mean, line, marker="o", color="white", markeredgecolor=color, markersize=3.8)
-            axis.set(title=f"{shots}-shot", xlabel=f"{_unit(group.cells(shots))} on one task")
+            axis.set(title=f"{shots}-shot", xlabel=f"{unit(group.cells(shots))} on one task")
         name_lines(axes, [row.label for row in rows], narrow)
         return figure
 
@@ -193,8 +189,8 @@ def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineSt
                     mean, line, marker=look.marker, markersize=5, color=look.color,
                     markerfacecolor=look.color if significant or look.marker == "x" else "white",
                 )  # fmt: skip
-            unit = "points" if _unit(group.cells(shots)) != "loss" else "loss"
-            axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {unit}")
+            points = "loss" if unit(group.cells(shots)) == "loss" else "points"
+            axis.set(title=f"{shots}-shot", xlabel=f"difference to {shown(reference)}, {points}")
         name_lines(axes, names, narrow)
         return figure
 
@@ -203,12 +199,13 @@ def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineSt
         for shots, entries in found.items()
         for label, mean, low, high, _ in entries
     ]
+    better = "Left" if all(unit(group.cells(shots)) == "loss" for shots in found) else "Right"
     several = any(row["seeds"] > 1 for _, row in pairs.iterrows())
     over = "seeds and the tasks within them" if several else "the tasks of one seed"
     return drawing(
         stem("differences", group),
         f"Paired differences to {reference}, {place(group)}: mean over common tasks with 95 % intervals over {over}. "
-        "Right of zero is better. Filled: beyond chance after Holm's correction; open: not.",
+        f"{better} of zero is better. Filled: beyond chance after Holm's correction; open: not.",
         f"Interval chart of paired differences to {reference} for {place(group)}. " + " ".join(sentences),
         picture,
         Scope.of(group),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from benchmark.report.cell import Cell
 from benchmark.report.figures.draw import slug
 from benchmark.report.group import TableGroup
 
@@ -15,3 +18,8 @@ def stem(kind: str, group: TableGroup, shots: int | None = None) -> str:
     """The file name without its ending."""
     middle = f"{shots}shot-" if shots else ""
     return f"{kind}-{slug(group.title)}-{group.ways}way-{middle}{slug(group.protocol.replace(' recipe', ''))}"
+
+
+def unit(cells: Sequence[Cell]) -> str:
+    """What the score of these is, as an axis says it."""
+    return "loss" if any(cell.metric == "nll" for cell in cells) else "accuracy, %"
