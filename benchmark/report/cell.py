@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,11 @@ class Cell:
     label: str
     shots: int
     runs: tuple[Run, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options that were given another value than every method's usual one."""
+        return own_options(self.runs[0])
 
     @property
     def plain(self) -> bool:
@@ -170,6 +176,11 @@ def trace(run: Run, column: str) -> NDArray[np.float64] | None:
     while f"{column}_{len(names)}" in table:
         names.append(f"{column}_{len(names)}")
     return table[names].to_numpy(dtype=np.float64) if names else None
+
+
+def own_options(run: Run) -> dict[str, Any]:
+    """The options of a run but those of every method at their usual value, which are as good as not given."""
+    return {key: value for key, value in (run.spec.get("options") or {}).items() if NEUTRAL.get(key) != value}
 
 
 def is_reconstructed(run: Run) -> bool:

@@ -91,7 +91,9 @@ def _methods(a: str, b: str, groups: Sequence[TableGroup], results: Path) -> Ite
 
 def _label(name: str, labels: dict[str, str]) -> str:
     """The one label that `name` means: the label itself, else the method's only (or only plain) one."""
-    method = {"gd": "maml"}.get(name, name)
+    from optimizers import aliases
+
+    method = aliases.get(name, name)
     if name in labels:
         return name
     matching = [label for label, own in labels.items() if own == method or label.casefold() == name.casefold()]

@@ -86,12 +86,13 @@ class Findings:
     """What was tuned: ``5-way 1-shot CIFAR-FS, 500 meta-steps a trial``."""
 
     def milliseconds(self, image_size: float, channels: float, quantity: str = "adapt_step") -> dict[str, float]:
-        """Milliseconds by method of one inner step (or `quantity`), at this size alone; empty where none was timed.
+        """Milliseconds by method of one inner step (or `quantity`) of a 1-shot task, at this size alone; empty if none.
 
         Like for like: under the conditions under which most methods were timed there.
         """
         known = self.timing.dropna(subset=[f"{quantity}_ms"])
         known = known[(known["image_size"] == image_size) & (known["channels"] == channels)]
+        known = known[known["shots"].isin(("1", ""))]  # empty: from before other shots could be timed
         known = like_for_like(known, "method")
         return {str(name): float(ms) for name, ms in known.groupby("method")[f"{quantity}_ms"].mean().items()}
 

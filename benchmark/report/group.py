@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.recipes import BASELINE
-from benchmark.report.cell import EXACT, NEUTRAL, PUBLISHED_NORM, Cell, is_plain, is_reconstructed
+from benchmark.report.cell import EXACT, PUBLISHED_NORM, Cell, is_plain, is_reconstructed, own_options
 from benchmark.report.published import IMAGES, TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
@@ -123,6 +123,8 @@ def _rows(runs: list[Run], names: Mapping[str, str]) -> tuple[Row, ...]:
         label, shots = labels[run.name], int(run.spec["shots"])
         row = rows.setdefault(label, Row(str(run.spec["method"]), label, is_plain(run), is_reconstructed(run)))
         before = row.cells[shots].runs if shots in row.cells else ()
+        if any(each.spec["seed"] == run.spec["seed"] for each in before):
+            continue  # the same run once more, with an option at its usual value
         members = tuple(sorted((*before, run), key=lambda each: (int(each.spec["seed"]), each.name)))
         row.cells[shots] = Cell(row.method, label, shots, members)
     return tuple(rows.values())
@@ -132,12 +134,12 @@ def _labels(runs: list[Run], names: Mapping[str, str]) -> dict[str, str]:
     """Run name → label: the method's title, its options, and the knobs in which it differs from its siblings."""
     titles = {}
     for run in runs:
-        options, estimator = run.spec.get("options") or {}, run.spec.get("estimator", EXACT)
+        estimator = run.spec.get("estimator", EXACT)
         titles[run.name] = (
             str(run.spec["method"]),
             (
                 *((f"estimator={estimator}",) if estimator != EXACT else ()),
-                *(f"{key}={_plain(value)}" for key, value in options.items() if NEUTRAL.get(key) != value),
+                *(f"{key}={_plain(value)}" for key, value in own_options(run).items()),
             ),
         )
     siblings: dict[Any, list[Run]] = {}

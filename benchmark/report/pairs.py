@@ -60,7 +60,9 @@ def _column(group: TableGroup, shots: int) -> list[dict[str, Any]]:
     sides = [{record["a"], record["b"]} for record in records]
     with_best = [record for record, both in zip(records, sides, strict=True) if top in both and not baseline & both]
     for record in with_best:
-        record["p_best"] = float(np.minimum(1.0, len(with_best) * np.float64(record["p"]) / 2))  # nan stays nan
+        half = np.float64(record["p"]) / 2
+        one_sided = half if better(record) == ("a" if record["a"] == top else "b") else 1 - half
+        record["p_best"] = float(np.minimum(1.0, len(with_best) * one_sided))  # nan stays nan
     return records
 
 
@@ -99,8 +101,11 @@ def compare(group: TableGroup, a: Cell, b: Cell, spread: Mapping[str, Spread] | 
 
 def outcome(row: pd.Series) -> str:
     """``a``, ``b`` or an empty string: which of the two is better beyond chance."""
-    if not row["p_holm"] < LEVEL:
-        return ""
+    return better(row) if row["p_holm"] < LEVEL else ""
+
+
+def better(row: Mapping[str, Any] | pd.Series) -> str:
+    """``a`` or ``b``: which of the two has the better mean over their common tasks, chance or not."""
     return "a" if (row["difference"] > 0) != bool(row["lower_is_better"]) else "b"
 
 

@@ -44,11 +44,14 @@ class Reference:
     numbers: dict[tuple[str, int], Published]
 
     def printed(self, method: str, shots: int) -> Published | None:
-        """What is printed for `method`; that of mirror descent is of the class as released, which `md` repairs."""
+        """What is printed for `method`, which may be so in two forms: as the text says and as the code was released.
+
+        That of mirror descent is of the class as released, which `md` repairs.
+        """
         return self.numbers.get((SAME.get(method, method), shots))
 
 
-SAME = {"md-released": "md"}
+SAME = {"md-released": "md", "alfa-released": "alfa", "gap-released": "gap"}
 """Methods for which another one's numbers are printed."""
 
 REPAIRED = "md"

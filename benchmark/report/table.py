@@ -121,10 +121,12 @@ class Table:
 def timed_ms(findings: Findings | None, dataset: str, cell: Cell, quantity: str = "adapt_step") -> float | None:
     """Milliseconds of an inner step (or `quantity`) as timed at the size that `cell` was run at; None where it was not.
 
-    Times are of one 1-shot task on the network cnn4.
+    Times are of one 1-shot task on the network cnn4, and of each method as it is without options.
     """
     size = image_size(dataset)
-    if findings is None or size is None or any(run.spec["network"] != "cnn4" for run in cell.runs):
+    if findings is None or size is None or cell.options or not cell.plain:
+        return None
+    if any(run.spec["network"] != "cnn4" for run in cell.runs):
         return None
     widths = {float(run.spec["channels"]) for run in cell.runs}
     return findings.milliseconds(size, widths.pop(), quantity).get(cell.method) if len(widths) == 1 else None

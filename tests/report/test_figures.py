@@ -148,6 +148,18 @@ def test_the_better_side_of_a_difference_is_that_of_the_score(add_run, results):
     assert sides == {"sine": "Left", "glyphs": "Right"}
 
 
+def test_a_figure_says_what_its_own_intervals_are_over(add_run, results):
+    for method, mean in (("maml", 0.5), ("md", 0.6)):
+        add_run(method, mean=mean, tasks=20)
+        for seed in (0, 1):
+            add_run(method, mean=mean, tasks=20, dataset="omniglot", seed=seed)
+    groups = group_runs(load_runs(results))
+    both = pairs.frame(groups)
+    for group, words in zip(groups, ("the tasks of one seed.", "seeds and the tasks within them."), strict=True):
+        drawing = plots.differences(group, both, looks([(row.method, row.label) for row in group.rows]))
+        assert f"intervals over {words}" in drawing.caption
+
+
 def test_cost_is_not_squeezed_by_an_axis_from_zero_and_names_its_points(add_run, results):
     for method, mean in (("maml", 0.4), ("md", 0.5)):
         add_run(method, mean=mean)

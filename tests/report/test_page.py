@@ -272,6 +272,13 @@ def test_empty_and_single_results_make_a_page(add_run, results, tmp_path, count)
     assert "not testable here" in page.text
 
 
+def test_three_seeds_everywhere_are_few_and_one_number(add_run, results, tmp_path):
+    for seed in range(3):
+        add_run("maml", seed=seed, tasks=10)
+    report.write(results, tmp_path / "reports")
+    assert "few seeds (3 seeds):" in (tmp_path / "reports" / "warnings.md").read_text()
+
+
 def dump(path, tmp_path, *flags):
     """The document as Chromium leaves it after running its scripts, and what the console said."""
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--enable-logging=stderr", "--v=0"]

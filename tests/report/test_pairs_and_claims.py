@@ -45,6 +45,21 @@ def test_one_seed_is_compared_over_its_tasks(add_run, results):
     assert row["p"] == pytest.approx(scipy.stats.ttest_rel(scores["maml"], scores["md"]).pvalue)
 
 
+def test_a_row_that_is_ahead_on_every_common_task_is_not_beaten(add_run, results):
+    """MAML has the better mean by its one easy seed; on the tasks that both met MetaSGD is ahead, beyond chance."""
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.4, 0.6, 40)
+    add_run("maml", accuracy=first, seed=0)
+    add_run("metasgd", accuracy=first + rng.uniform(0.01, 0.03, 40), seed=0)
+    add_run("metasgd", accuracy=first - 0.1, seed=1)
+    (group,), frame = compared(results)
+    (row,) = frame.to_dict("records")
+    assert row["difference"] < 0
+    assert row["p"] < 0.05
+    assert row["p_best"] == pytest.approx(1 - row["p"] / 2)
+    assert pairs.best(frame, group, 1) == {"MAML", "MetaSGD"}
+
+
 def test_only_common_tasks_and_seeds_are_compared(add_run, results):
     add_run("maml", accuracy=[0.5, 0.6, 0.7, 0.8], seed=0)
     add_run("md", accuracy=[0.6, 0.6], seed=0)

@@ -204,6 +204,8 @@ def test_an_inner_step_is_timed_at_the_size_that_was_run(add_run, results):
     header, body = table.grid(one)
     assert [line[header.index("Inner step, ms")].text for line in body] == ["2.00", "–"]
     assert table.frame([one])["inner_step_ms"].dropna().tolist() == [2.0]
+    add_run("maml", channels=32, options={"adapt": "head"})  # cheaper, and not timed
+    assert table.frame(made(results))["inner_step_ms"].dropna().tolist() == [2.0]
     pd.DataFrame(rows[2:]).to_csv(results / "timing.csv", index=False)
     assert "Inner step" not in formats.markdown(made(results))
 
@@ -275,6 +277,13 @@ def test_settings_of_one_method_are_told_apart(add_run, results):
     add_run("md", options={"scale": "sigmoid"})
     (group,) = group_runs(load_runs(results))
     assert {row.label for row in group.rows} == {"MAML (channels=32)", "MAML (channels=64)", "MD (scale=sigmoid)"}
+
+
+def test_an_option_at_its_usual_value_is_no_second_seed(add_run, results):
+    add_run("maml", accuracy=[0.4, 0.5])
+    add_run("maml", accuracy=[0.4, 0.5], options={"adapt": "all"})
+    (row,) = group_runs(load_runs(results))[0].rows
+    assert (row.label, len(row.cells[1].measured)) == ("MAML", 1)
 
 
 def test_regression_shows_its_loss(add_run, results):

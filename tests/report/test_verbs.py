@@ -45,6 +45,8 @@ def test_compare_two_methods(add_run, results):
     assert "cost ratio: meta-parameters ×3.00" in text  # how long a run took on a busy machine is no cost
     (one,) = compare("gd", "MD", results)
     assert one.names == ("MAML", "MD")
+    (same,) = compare("gd", "mirror-descent", results)
+    assert same.names == one.names
     assert one.costs == {"meta-parameters": pytest.approx(1 / 3)}
 
 

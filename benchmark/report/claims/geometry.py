@@ -64,7 +64,7 @@ def monotone(findings: Findings) -> list[Check]:
         points = list(_points(findings, method))
         if not points:
             continue
-        least, residual, where = min(points)
+        least, residual, where = min(points, key=lambda point: point[0] + point[1])  # the strongest evidence
         refuted = least + residual < 0
         evidence = f"over {len(points)} point{'s' * (len(points) > 1)}"
         rows = findings.geometry[(findings.geometry["method"] == method) & (findings.geometry["stage"] == "trained")]

@@ -60,7 +60,8 @@ def order(where: str, cells: Sequence[Cell], pairs: pd.DataFrame) -> Iterator[Ch
         rows.append(row)
     if not rows:
         return
-    elsewhere = not as_published(cells)
+    judged = {label for row in rows for label in (row["a"], row["b"])}
+    elsewhere = not as_published([cell for cell in cells if cell.label in judged])
     seeds = min(int(row["seeds"]) for row in rows)
     missing = few_seeds(seeds)
     if missing:

@@ -35,20 +35,27 @@ COMPARABLE = 1.5
 
 
 def checks(where: str, cells: Sequence[Cell]) -> Iterator[tuple[str, Check]]:
-    """(claim key, check) for every claim about the trace that these cells of one column bear on."""
-    known = {cell.method: cell for cell in cells if cell.plain and cell.traces("support_nll") is not None}
+    """(claim key, check) for every claim about the trace that these cells of one column bear on.
+
+    Every row of mirror descent is judged. For a method that others are held against one row speaks, as its label says:
+    the one with the fewest options set; of these the one with most seeds, then the first of the table.
+    """
+    traced = [cell for cell in cells if cell.plain and cell.traces("support_nll") is not None]
+    known: dict[str, Cell] = {}
+    for cell in sorted(traced, key=lambda cell: (len(cell.options), -len(cell.measured))):
+        known.setdefault(cell.method, cell)
     baselines = [known[method] for method in BASELINES if method in known]
-    for method in MIRROR:
-        if method in known and baselines:
-            cell = known[method]
+    for cell in traced:
+        if cell.method in MIRROR and baselines:
             yield "faster", against(where, cell, baselines, {"": ("support_nll", left_along_the_way)})
             yield "drop", against(where, cell, baselines, {"": ("support_nll", left_after_one_step)})
             ends = {"loss": ("support_nll", at_end), "change of norm": ("grad_norm", last_change)}
             yield "end", against(where, cell, baselines, ends)
     starters = [known[method] for method in STARTERS if method in known]
-    for method in (*MIRROR, "metacurvature"):
-        if method in known and starters:
-            yield "start", against(where, known[method], starters, {"": ("support_nll", at_start)}, STARTERS)
+    curved = [known["metacurvature"]] if "metacurvature" in known else []
+    for cell in [*(cell for cell in traced if cell.method in MIRROR), *curved]:
+        if starters:
+            yield "start", against(where, cell, starters, {"": ("support_nll", at_start)}, STARTERS)
     four = [known[method] for method in (*BASELINES, "md") if method in known]
     if len(four) > 1 and "md" in known:
         yield "norms", norms(where, four)

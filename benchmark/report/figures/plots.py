@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+JUDGED_OVER = {"seeds and tasks": "seeds and the tasks within them", "tasks": "the tasks of one seed"}
+
+
 def draw(group: TableGroup, pairs: pd.DataFrame, findings: Findings) -> Iterator[Drawing]:
     """Every figure of a group but Fig. 1."""
     styles = looks([(row.method, row.label) for row in group.rows])
@@ -161,6 +164,7 @@ def _quantiles(cell: Cell) -> list[float]:
 def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineStyle]) -> Drawing | None:
     """Paired difference of every row to one reference row (MAML where it is there) with its interval."""
     found: dict[int, list[tuple[str, float, float, float, bool]]] = {}
+    judged = set()
     labels = [row.label for row in group.rows if row.method != BASELINE]
     if not labels:
         return None
@@ -174,6 +178,7 @@ def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineSt
             other = row["a"] if sign == 1 else row["b"]
             entry = (other, sign * row["difference"], low, high, bool(outcome(row)))
             found.setdefault(shots, []).append(entry)
+            judged.add(row["judged_over"])
     if not found:
         return None
     names = [label for label in labels if any(entry[0] == label for entries in found.values() for entry in entries)]
@@ -200,8 +205,7 @@ def differences(group: TableGroup, pairs: pd.DataFrame, styles: dict[str, LineSt
         for label, mean, low, high, _ in entries
     ]
     better = "Left" if all(unit(group.cells(shots)) == "loss" for shots in found) else "Right"
-    several = any(row["seeds"] > 1 for _, row in pairs.iterrows())
-    over = "seeds and the tasks within them" if several else "the tasks of one seed"
+    over = " or ".join(words for key, words in JUDGED_OVER.items() if key in judged)
     return drawing(
         stem("differences", group),
         f"Paired differences to {reference}, {place(group)}: mean over common tasks with 95 % intervals over {over}. "
