@@ -64,7 +64,10 @@ class CAVIA(InnerOptimizer):
         "layer instead of the paper's context beside the inputs.",
         published="49.84 / 64.63 % on 5-way miniImageNet, 1 / 5 shots, CNN4 with 128 filters: quoted, not read in the "
         "paper's own table; its public code gives no numbers. Its inner step is 1 on the mean loss.",
-        options={"context": "number of context parameters, at least 1"},
+        options={
+            "context": "number of context parameters, at least 1",
+            "adapt": "`all` and no other: the context alone moves on a task",
+        },
         starts_as_maml=False,
     )
 
