@@ -173,7 +173,7 @@ class ResNet12(Network):
 
 
 class SineMLP(Network):
-    """Two hidden ReLU layers of 40 units, one input, one output: regression on sine waves (Finn et al., ICML 2017)."""
+    """Two hidden ReLU layers, one input, one output: regression on sine waves (Finn et al., ICML 2017, 40 units)."""
 
     def __init__(self, *, hidden: int = 40) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def _resnet12(ways: int, image_shape: tuple[int, int, int], channels: int, norm:
 def _sine(ways: int, image_shape: tuple[int, int, int], channels: int, norm: str) -> Network:
     if norm != "batch":
         raise UserError(f"sine-mlp normalises nothing: leave norm at its default, batch; got {norm!r}")
-    return SineMLP()
+    return SineMLP(hidden=channels)
 
 
 NETWORKS: dict[str, Callable[[int, tuple[int, int, int], int, str], Network]] = {

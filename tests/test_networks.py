@@ -55,6 +55,13 @@ def test_a_layer_inserted_before_the_norm(layer):
 
 
 @pytest.mark.parametrize("name", networks.available())
+def test_channels_are_the_width(name):
+    narrow, wide = (networks.create(name, 3, (3, 16, 16), channels).places("layer") for channels in (4, 8))
+    assert {place: 2 * width for place, width in narrow.items()} == wide
+    assert next(iter(narrow.values())) == 4
+
+
+@pytest.mark.parametrize("name", networks.available())
 def test_every_place_takes_a_layer(name):
     network = networks.create(name, 3, (3, 16, 16), 4)
     x = torch.rand(5, 1) if name == "sine-mlp" else torch.rand(5, 3, 16, 16)

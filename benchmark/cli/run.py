@@ -158,8 +158,7 @@ def main(arguments: argparse.Namespace) -> int:
         if others:
             warn(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}")
     remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
-    if dataset.kind == "images":
-        specs = with_baseline(specs)
+    specs = with_baseline(specs)
     for spec in specs:
         assembly.check(spec, dataset)
     runner.require_same_images(specs, arguments.results, dataset)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmark import statistics
 from benchmark.recipes import BASELINE
 from benchmark.report.claims.verdict import join
 from benchmark.report.group import TableGroup
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
-from benchmark.runs.store import Run
+from benchmark.runs.store import CONTINUED, Run
 
 VERSIONS = {
     "version": "versions of this suite",
@@ -24,6 +25,11 @@ PAPER_ITERATIONS = 60_000
 """Meta-steps of the published recipes of MAML and mirror descent."""
 
 PAPER_METHODS = [method for method in TITLES if method not in (BASELINE, "md-released", "md-convex")]
+
+
+def made_by(run: Run, key: str) -> list[Any]:
+    """The values of an entry of the environment that the run was made under: of its begin, and where it went on."""
+    return [stage[key] for stage in (run.environment, *run.environment.get(CONTINUED, [])) if key in stage]
 
 
 def warnings(groups: Sequence[TableGroup]) -> list[str]:
@@ -76,10 +82,10 @@ def _of_group(group: TableGroup) -> Iterator[str]:
     if unfinished:
         yield f"not finished: {join(unfinished)}."
     for key, name in VERSIONS.items():
-        values = sorted({str(run.environment[key]) for run in runs if run.environment.get(key)})
+        values = sorted({str(value) for run in runs for value in made_by(run, key) if value})
         if len(values) > 1:
             yield f"mixed {name}: {join(values)}."
-    if any(str(run.environment.get("commit", "")).endswith("+") for run in runs):
+    if any(str(commit).endswith("+") for run in runs for commit in made_by(run, "commit")):
         yield "some runs were made with files that differ from their commit (marked +)."
     yield from _protocol(group, trained)
     counts = [

@@ -8,7 +8,9 @@ which reads it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import operator
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import PART, now, write_atomic, write_json
 from benchmark.runs import owner, schema_one
-from benchmark.runs.store import Run, document_digest, load_run
+from benchmark.runs.store import CONTINUED, Run, document_digest, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -91,10 +93,10 @@ class RunDirectory:
                 raise UserError(f"{self.path}: holds the run of another spec with the same name")
             else:
                 self.status = dict(before.status)
-                images = self._images(before, environment)
-                if before.schema != SCHEMA or images:
+                learned = self._images(before, environment) | self._elsewhere(before, environment)
+                if before.schema != SCHEMA or learned:
                     tables = {"tuning": before.tuning, "card": before.card}
-                    self._write_spec(before.environment | images, before.command, tables)
+                    self._write_spec(before.environment | learned, before.command, tables)
             yield
 
     def _open_lock(self) -> IO[str]:
@@ -130,6 +132,19 @@ class RunDirectory:
         if not found or before.environment.get("dataset_hash") or before.status.get("iteration", 0):
             return {}
         return {} if self.checkpoint.exists() or before.state == "finished" else {"dataset_hash": found}
+
+    def _elsewhere(self, before: Run, environment: dict[str, Any]) -> dict[str, Any]:
+        """What else made the run's numbers from here on, where it goes on on another machine or by other code."""
+        done = before.status.get("iteration", 0)
+        if not done or before.state in ("finished", "diverged"):
+            return {}
+        stages = before.environment.get(CONTINUED, [])
+        last = functools.reduce(operator.or_, stages, before.environment)
+        kept = {"dataset_hash", "started"}  # of the whole run
+        changed = {key: value for key, value in environment.items() if key not in kept and last.get(key) != value}
+        if not changed:
+            return {}
+        return {CONTINUED: [*stages, {"after": done, "started": environment.get("started"), **changed}]}
 
     def _write_spec(self, environment: dict[str, Any], command: list[str], tables: dict[str, Any]) -> None:
         document = {

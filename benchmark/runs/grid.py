@@ -33,8 +33,11 @@ def methods_named(words: Sequence[str], where: str = "--methods") -> list[str]:
 
 
 def with_baseline(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """`specs`, each preceded by the baseline run of its protocol where none of those before has it."""
+    """`specs`, each preceded by the baseline run of its protocol where none of those before has it.
+
+    It classifies: a regression has none.
+    """
     found: dict[RunSpec, None] = {}
     for spec in specs:
-        found |= ({recipes.baseline(spec): None} if spec.tasks else {}) | {spec: None}
+        found |= ({recipes.baseline(spec): None} if spec.tasks and spec.ways > 1 else {}) | {spec: None}
     return list(found)

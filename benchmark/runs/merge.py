@@ -21,7 +21,7 @@ RESULTS = ("finished", "diverged")
 TABLES = ("evaluation.csv", "training.csv", "validation.csv")
 FILES = ("checkpoint.prev.pt", "checkpoint.pt", "evaluation.partial.csv", *TABLES, "spec.json", "status.json")
 """What makes a run, in the order in which it is copied: killed anywhere, the copy says no more than it holds."""
-BESIDE = ("tuned.json", "tuning.csv", "timing.csv", "geometry.csv")
+BESIDE = ("tuned.json", "tuning.csv", "timing.csv", "geometry.csv", "search.csv", "spectrum.csv")
 """What may lie beside the runs of a folder, made from them or measured on a machine."""
 
 

@@ -141,8 +141,8 @@ def _study(path: Path, document: dict[str, Any]) -> Study:
     with _named("[tuning]"):
         trial = search.plan(methods)[0]
     for stage in tuned:
-        spec = stage.specs()[0]
-        for key in ("dataset", "ways"):
+        spec = stage.specs()[-1]  # a method's: the baseline, which comes first, has no norm
+        for key in ("dataset", "ways", "norm"):
             here, there = getattr(spec, key), getattr(trial, key)
             if here != there:
                 raise UserError(f"stage {stage.name!r} has {key} {here}, but {there} is tuned; take recipe controlled")

@@ -242,16 +242,18 @@ def test_warnings_of_what_does_not_compare(add_run, results, tmp_path, monkeypat
     add_run("maml", environment={"torch": "2.12.0", "commit": "abc+"}, query_test=5)
     add_run("md", seed=1, tasks=100)
     add_run("md", seed=2, tasks=100, state="diverged")
+    add_run("md", seed=3, tasks=100, environment={"continued": [{"after": 7, "device": "cuda (a card)"}]})
     add_run("metasgd", shots=5, state="interrupted", tasks=100)
     report.write(results, tmp_path / "reports")
     text = (tmp_path / "reports" / "warnings.md").read_text().replace("\\", "")
     page = Page((tmp_path / "reports" / "index.html").read_text()).text
     for found in (
         "mixed torch versions: 2.12.0, 2.14.1",
+        "mixed devices: cpu, cuda (a card)",
         "marked +",
         "query images per class at test: 5, 15",
         "numbers of test tasks: 100, 200",
-        "diverged: MD 1-shot (1 of 2)",
+        "diverged: MD 1-shot (1 of 3)",
         "not finished: glyphs-5way-5shot-metasgd",
         "few seeds",
         "no run of MT-net, WarpGrad",

@@ -149,11 +149,13 @@ def test_what_lies_beside_runs_is_copied_once_and_another_is_said(tmp_path: Path
     for name in "ab":
         build_run(tmp_path / name, "md" if name == "a" else "maml")
         (tmp_path / name / "tuned.json").write_text(json.dumps({"from": name}))
-        (tmp_path / name / "timing.csv").write_text("method,channels,image_size\nmd,64,84\n")
+        for table in findings.TABLES:
+            (tmp_path / name / f"{table}.csv").write_text("method,channels,image_size\nmd,64,84\n")
     merged = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "into")
     assert json.loads((tmp_path / "into" / "tuned.json").read_text()) == {"from": "a"}
     (remark,) = merged.remarks
     assert str(tmp_path / "b" / "tuned.json") in remark
+    assert {path.stem for path in (tmp_path / "into").glob("*.csv")} == set(findings.TABLES)
 
 
 def test_a_report_on_several_folders_has_each_run_once(tmp_path: Path) -> None:

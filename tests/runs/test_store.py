@@ -54,6 +54,32 @@ def test_damage_is_found_and_the_previous_checkpoint_serves(tmp_path: Path, how:
         checkpoints.read_latest_checkpoint(path)
 
 
+def test_a_run_that_goes_on_elsewhere_says_what_else_made_it(tmp_path: Path) -> None:
+    spec, here = RunSpec(), {"device": "cpu (a)", "torch": "2.1", "threads": 1, "started": "then", "dataset_hash": "f"}
+    with RunDirectory(tmp_path, spec).claim(here, ["then"]) as _:
+        pass
+    directory = RunDirectory(tmp_path, spec)
+    there = here | {"device": "cuda (b)", "started": "now"}
+    with directory.claim(there, ["now"]):  # nothing was computed by then
+        directory.set_status("interrupted", iteration=5)
+    for _ in range(2):  # the second time nothing is new
+        with RunDirectory(tmp_path, spec).claim(there, ["now"]):
+            pass
+    directory = RunDirectory(tmp_path, spec)
+    with directory.claim(here, ["back"]):
+        directory.set_status("finished", iteration=9)
+    with RunDirectory(tmp_path, spec).claim(there, ["late"]):  # it has its result
+        pass
+    run = store.load_run(directory.path)
+    assert run.command == ["then"]
+    assert run.environment == here | {
+        "continued": [
+            {"after": 5, "started": "now", "device": "cuda (b)"},
+            {"after": 5, "started": "then", "device": "cpu (a)"},
+        ]
+    }
+
+
 def test_killed_between_the_two_renames_the_previous_checkpoint_serves(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoints.write_checkpoint(path, PAYLOAD)

@@ -234,6 +234,7 @@ STAGE = '[[stage]]\nname = "a"\n'
         (STAGE + TUNING, "no stage of the recipe tuned"),
         (STAGE + "recipe = 'tuned'\nalpha = 0.1" + TUNING, "alpha is what is tuned"),
         (STAGE + "recipe = 'tuned'\nways = 3" + TUNING, "has ways 3, but 5 is tuned"),
+        (STAGE + "recipe = 'tuned'\nnorm = 'support'" + TUNING, "has norm support, but batch is tuned"),
         (STAGE + "recipe = 'tuned'" + TUNING + "trails = 3", "[tuning]: unknown key 'trails' (did you mean 'trials'?)"),
         (STAGE + "recipe = 'tuned'\n[tuning]\ntrials = 0", "[tuning]: trials must be a whole number from 1 on"),
     ],
@@ -246,6 +247,20 @@ def test_a_wrong_file_gets_one_line(text: str, says: str, tmp_path: Path) -> Non
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_stage_that_cannot_run_is_refused_before_any_trial(root: Path, tmp_path: Path) -> None:
+    """The trials of the same method, data and shots are in order, and must not hide it."""
+    path = tmp_path / "study.toml"
+    path.write_text(SHARED + TUNING + STAGES.replace('recipe = "tuned"', 'recipe = "tuned"\nnetwork = "sine-mlp"', 1))
+    assert main(_words(path, root, tmp_path)) == 2
+    assert not list(tmp_path.glob("results/**/spec.json"))
+
+
+def test_a_regression_has_no_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('dataset = "sine"\nmethods = ["maml"]\n[[stage]]\nname = "a"\niterations = 2\n')
+    assert [spec.method for spec in study.read(path).stages[0].specs()] == ["maml"]
 
 
 def test_the_study_of_the_project_can_be_read() -> None:
