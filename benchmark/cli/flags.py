@@ -47,11 +47,14 @@ def add_option(parser: argparse._ActionsContainer) -> None:
 
 
 def method_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["md.sigma=exp", "adapt=head"]`` → options by method."""
+    """``["md.sigma=exp", "adapt=head"]`` → options by method, which may be named by an alias."""
+    from optimizers import aliases
+
     found: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for text in texts:
         key, equals, written = text.partition("=")
         method, dot, name = key.rpartition(".")
+        method = aliases.get(method, method)
         if not equals or not name:
             raise UserError(f"--option takes [METHOD.]KEY=VALUE, got {text!r}")
         if dot and method not in methods:

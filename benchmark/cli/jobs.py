@@ -24,17 +24,16 @@ PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 def side_by_side(words: Sequence[str], count: int, device: str) -> int:
     """Carry out the command line `words` in `count` processes; the largest exit status of them.
 
-    On a ``device`` of type cuda process i has GPU i, counted round; its share of the cores it has in any case.
+    On a ``device`` of type cuda process i has GPU i of those that this one sees, counted round; its share of the cores
+    it has in any case.
     """
-    import torch
-
-    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    gpus = visible_gpus() if device == "cuda" else []
     context = get_context("spawn")
     processes, lifelines, readers = [], [], []
     for share in range(count):
         ear, mouth = context.Pipe(duplex=False)
         lifeline_end, lifeline = context.Pipe(duplex=False)
-        place = (share_of_cores(share, count), str(share % gpus) if gpus else "")
+        place = (share_of_cores(share, count), gpus[share % len(gpus)] if gpus else "")
         process = context.Process(target=_carry_out, args=(tuple(words), place, mouth, lifeline_end))
         process.start()
         mouth.close()
@@ -62,6 +61,14 @@ def share_of_cores(share: int, count: int) -> tuple[int, ...]:
     return tuple(cores[share::count]) or (cores[share % len(cores)],)
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them: by number, or as it names them here."""
+    import torch
+
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return [name.strip() for name in named.split(",")][:count] if named.strip() else [str(n) for n in range(count)]
+
+
 def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth: Any, lifeline: Any) -> None:
     """The main of one of the processes: what it says goes to the starting one, and its tables nowhere."""
     os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone
@@ -77,7 +84,7 @@ def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     from benchmark.cli.parser import main
 
-    sys.exit(main(words))
+    sys.exit(main(words, requeues=False))
 
 
 def _repeat(ear: Any) -> None:

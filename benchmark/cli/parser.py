@@ -69,8 +69,11 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, 1 for a run or output that failed, 2 for a wrong command."""
+def main(arguments: Sequence[str] | None = None, *, requeues: bool = True) -> int:
+    """Run one command; returns its exit status: 0, 1 for a run or output that failed, 2 for a wrong command.
+
+    A job of Slurm whose time is nearly up goes back into the queue, unless another process sees to that (`requeues`).
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _wait_patiently()
     screen.prepare()
@@ -103,10 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except SystemExit as ending:
-        try:
-            slurm.requeue_if_warned(ending.code)
-        except UserError as error:
-            screen.warn(f"error: {error}")
+        if requeues:
+            try:
+                slurm.requeue_if_warned(ending.code)
+            except UserError as error:
+                screen.warn(f"error: {error}")
         raise
 
 

@@ -38,10 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.watch:
         _watch(arguments.results, console)
         return
-    found = survey(arguments.results)
-    for text in found.refused:
-        warn(f"left out: {text}")
-    _print(found, console)
+    _print(survey(arguments.results), console)
 
 
 def _watch(results: Path, console: Screen) -> None:
@@ -68,10 +65,13 @@ def _print(found: Survey, console: Screen) -> None:
     console.print(table)
     for line in lines:
         console.say(line)
+    for text in found.refused:
+        warn(f"left out: {text}")
 
 
 def _screen(found: Survey, width: int) -> Group:
     table, lines = _shown(found, width)
+    lines += [f"left out: {text}" for text in found.refused]
     return Group(table, *(Text(one_line(line)) for line in lines))
 
 

@@ -93,7 +93,10 @@ def main(arguments: argparse.Namespace) -> int:
     for target in (path, *_figures(arguments.reports)):
         require_writable(target)
     keyed_rows(path, TIMING_KEY, TIMING_ABSENT)  # what cannot be added to is said before the work, not after it
+    device = choose_device(arguments.device)
     if arguments.peers:
+        if device.type != "cpu":
+            raise UserError(f"--peers are timed on the CPU, which says nothing beside {device}; add --device cpu")
         peers.installed()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -104,7 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
             workloads,
             rounds=arguments.rounds,
             with_peers=arguments.peers,
-            device=choose_device(arguments.device),
+            device=device,
             strategy=arguments.strategy,
             tasks=arguments.tasks,
             clock=arguments.clock,

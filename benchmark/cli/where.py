@@ -71,6 +71,8 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
     if not 1 <= workers <= MOST_WORKERS:
         least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
         raise UserError(f"--workers must be {least}")
+    if device.index is not None and max(workers, getattr(arguments, "jobs", 1)) > 1:
+        raise UserError(f"--device {device} is the place of one process; for several take --device {device.type}")
     context = runner.Context(
         results=arguments.results,
         data_root=arguments.data_root,

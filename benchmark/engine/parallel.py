@@ -41,7 +41,12 @@ class WorkerDied(SystemExit):
 
 
 def default_workers(device: torch.device, meta_batch: int) -> int:
-    """One process per GPU, or per CPU core (workers of one thread beat one of many), at most one per task."""
+    """One process per GPU, or per CPU core (workers of one thread beat one of many), at most one per task.
+
+    On a GPU that was named by its number, ``cuda:1``, one.
+    """
+    if device.index is not None:
+        return 1
     places = torch.cuda.device_count() if device.type == "cuda" else cores()
     return max(1, min(places, meta_batch))
 

@@ -33,7 +33,10 @@ VALIDATION_SHARE, TEST_SHARE = 0.4, 0.6
 EXAMPLES = 3
 """Runs of other methods from which the speed of one that was not met yet is taken."""
 
-WORK = ("method", "dataset", "ways", "shots", "network", "channels", "steps", "estimator", "query_train", "meta_batch")
+WORK = (
+    "method", "dataset", "ways", "shots", "network", "channels", "norm", "steps", "estimator", "first_order_for",
+    "query_train", "meta_batch", "precision",
+)  # fmt: skip
 """Knobs that decide what a meta-step costs; options are left out."""
 
 

@@ -81,7 +81,10 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
 def load_together(
     folders: Sequence[Path], refused: Callable[[str], None] | None = None, *, tables: bool = False
 ) -> list[Run]:
-    """The runs of several folders as one list by name, of each the further; a conflict is refused as a bad run is."""
+    """The runs of several folders as one list by name, of each the further.
+
+    A conflict is refused as a bad run is; where that does not end it, the run of the first folder stays.
+    """
     found: dict[str, Run] = {}
     for folder in folders:
         for run in load_runs(folder, refused, tables=tables):
@@ -91,7 +94,7 @@ def load_together(
             except UserError as error:
                 if refused is None:
                     raise
-                refused(str(error))
+                refused(f"{error}; shown is that in {found[name].path.parent}")
     return [found[name] for name in sorted(found)]
 
 

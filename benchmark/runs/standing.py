@@ -123,7 +123,8 @@ def _about(plan: dict[str, Any], jobs: list[slurm.Job] | None, results: Path) ->
             words.append(f"{count} {state.lower()}" + (f" ({', '.join(reasons)})" if reasons else ""))
         lines.append(f"job {number}: {', '.join(words)}")
     at_work = {job.label for job in jobs}
-    for log in sorted((results / JOBS).glob(f"{number}*_0_log.out")):
+    folder = results / JOBS
+    for log in sorted([*folder.glob(f"{number}_0_log.out"), *folder.glob(f"{number}_*_0_log.out")]):
         label = log.name.removesuffix("_0_log.out")
         ended = log.with_name(f"{label}_0_result.pkl")
         if label not in at_work and not _succeeded(ended, log):

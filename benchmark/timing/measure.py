@@ -79,8 +79,9 @@ def measure(
 ) -> pd.DataFrame:
     """One row per owner (method or peer) and workload; see :data:`benchmark.report.findings.TIMING` for the columns.
 
-    `tasks` go through a meta-gradient or an evaluation together, and times are per task. Peers run on the CPU. The
-    `clock` is ``wall`` time, or ``cpu``, the processor time of all threads: less disturbed by what else runs.
+    `tasks` go through a meta-gradient or an evaluation together, and times are per task. Peers run on the CPU, as
+    `device` then must. The `clock` is ``wall`` time, or ``cpu``, the processor time of all threads: less disturbed by
+    what else runs.
     """
     device = device or torch.device("cpu")
     keep_large_buffers()

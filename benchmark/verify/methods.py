@@ -26,6 +26,7 @@ from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.errors import UserError
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
+from benchmark.report.findings import GEOMETRY_KEY
 from benchmark.verify import checkpoint, estimators, geometry, search, spectra
 from benchmark.verify.checkpoint import Checkpoint
 from benchmark.verify.derivatives import (
@@ -203,7 +204,7 @@ def write_geometry(rows: Sequence[Record], path: Path) -> None:
             "cosine": [row.cosine for row in shown],
         }
     )
-    merge_rows(path, fresh, ("method", "run", "stage"))
+    merge_rows(path, fresh, GEOMETRY_KEY)
 
 
 def _geometry_table(rows: Sequence[Record]) -> Table:

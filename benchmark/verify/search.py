@@ -23,6 +23,7 @@ from torch.func import grad, jacrev, vjp
 from benchmark.adapt import adapt
 from benchmark.files import merge_rows
 from benchmark.metagrad import Task, tasks
+from benchmark.report.findings import SEARCH_KEY
 from benchmark.verify import geometry
 from benchmark.verify.checkpoint import Checkpoint
 from benchmark.verify.derivatives import STEPS, Options, random_batch, small
@@ -187,7 +188,7 @@ def low(g: geometry.Product, z: Tensor) -> Low:
 def write(found: Sequence[Found], path: Path) -> None:
     """The rows in the CSV at `path`; rows of other methods, runs and places are kept."""
     if found:
-        merge_rows(path, pd.DataFrame([vars(each) for each in found]), ("method", "run", "theta", "point"))
+        merge_rows(path, pd.DataFrame([vars(each) for each in found]), SEARCH_KEY)
 
 
 def table(found: Sequence[Found]) -> Table:

@@ -11,6 +11,7 @@ import torch
 from benchmark.adapt import adapt, support_gradient
 from benchmark.files import merge_rows
 from benchmark.metagrad import tasks
+from benchmark.report.findings import SPECTRUM_KEY
 from benchmark.verify import geometry
 from benchmark.verify.checkpoint import Checkpoint
 
@@ -33,4 +34,4 @@ def of(trained: Checkpoint) -> pd.DataFrame:
 def write(trained: Sequence[Checkpoint], path: Path) -> None:
     """Their quantiles in the CSV at `path`; rows of other runs are kept."""
     if trained:
-        merge_rows(path, pd.concat([of(each) for each in trained]), ("method", "run", "share"))
+        merge_rows(path, pd.concat([of(each) for each in trained]), SPECTRUM_KEY)

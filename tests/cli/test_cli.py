@@ -120,6 +120,7 @@ def test_options_reach_the_methods_they_name() -> None:
     }
     with pytest.raises(UserError, match="did you mean 'maml'"):
         flags.method_options(["mal.adapt=head"], ["maml"])
+    assert flags.method_options(["mirror-descent.sigma=exp"], ["md"]) == {"md": {"sigma": "exp"}}
 
 
 def test_list_names_methods_data_sets_and_presets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmark.cli.jobs import share_of_cores
+from benchmark.cli import status as status_verb
+from benchmark.cli.jobs import share_of_cores, visible_gpus
 from benchmark.cli.parser import main
+from benchmark.runs import slurm
 from benchmark.runs.directory import is_alive
 from benchmark.runs.store import load_runs
 from tests.conftest import ROOT
@@ -68,9 +71,38 @@ def test_stopped_killed_and_begun_again_two_jobs_end_in_the_numbers_of_one_proce
         assert numbers(run.path) == numbers(tmp_path / "alone" / run.name)
 
 
+def test_jobs_have_the_gpus_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert visible_gpus() == ["2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5a, GPU-7c, GPU-gone")
+    assert visible_gpus() == ["GPU-5a", "GPU-7c"]
+
+
+@pytest.mark.parametrize("requeues", [True, False])
+def test_only_the_starting_process_puts_a_job_back(requeues: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warned(arguments: object) -> None:
+        raise SystemExit(138)
+
+    asked: list[object] = []
+    monkeypatch.setattr(status_verb, "main", warned)
+    monkeypatch.setattr(slurm, "requeue_if_warned", asked.append)
+    with pytest.raises(SystemExit):
+        main(["status"], requeues=requeues)
+    assert asked == [138] * requeues
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(("--jobs", "0"), "--jobs must be at least 1, got 0")],
+    [
+        (("--jobs", "0"), "--jobs must be at least 1, got 0"),
+        (
+            ("--jobs", "2", "--device", "cpu:0"),
+            "--device cpu:0 is the place of one process; for several take --device cpu",
+        ),
+    ],
 )
 def test_a_wrong_number_is_one_line(
     flags: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -59,6 +59,7 @@ def test_once_it_is_over_what_it_left_is_killed_interrupted_or_not_there(
     claim_of(next(results.glob("*-md-*")), owner.QUIET_S + 20, job="7", label="6_1")
     (results / "slurm" / "6_0_0_log.out").write_text("submitit INFO - Job completed successfully\n")
     (results / "slurm" / "6_0_0_result.pkl").touch()
+    (results / "slurm" / "61_0_0_log.out").write_text("another job's error\n")
     (results / "slurm" / "6_1_0_log.out").write_text("Traceback\nslurmstepd: error: Detected 1 oom_kill event\n\n")
     assert states(results) == [("maml", "finished"), ("md", "killed"), ("mtnet", "interrupted")]
     found = survey(results)
@@ -85,9 +86,13 @@ def test_a_scheduler_that_does_not_answer_is_said(results: Path, squeue: Callabl
 
 
 def test_watch_ends_when_nothing_runs_or_waits(
-    results: Path, squeue: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    results: Path,
+    squeue: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     squeue("RUNNING|0")
+    (results / "slurm" / "7.json").write_text("{")
     looks = []
 
     def sleep(seconds: float) -> None:
@@ -101,6 +106,7 @@ def test_watch_ends_when_nothing_runs_or_waits(
     monkeypatch.setattr(status_verb, "output", lambda: console)
     assert parser.main(["status", "--results", str(results), "--watch"]) == 0
     assert looks == [status_verb.WATCH_S] * 2
+    assert capsys.readouterr().err.count("left out: ") == 3  # one for each look
     shown = console.file.getvalue()
     assert shown.count("far, job 6_1") == 2
     assert "1 finished, 1 interrupted, 1 killed" in shown

@@ -139,3 +139,9 @@ def test_ctrl_c_while_workers_start_is_silent(after_s, tmp_path):
 def test_default_workers_are_at_most_one_per_task():
     assert default_workers(torch.device("cpu"), 1) == 1
     assert 1 <= default_workers(torch.device("cpu"), 1000) <= os.cpu_count()
+
+
+def test_a_gpu_named_by_its_number_has_one_worker(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert default_workers(torch.device("cuda"), 1000) == 4
+    assert default_workers(torch.device("cuda:1"), 1000) == 1

@@ -119,6 +119,7 @@ def test_a_conflict_is_refused_by_name_and_nothing_is_copied(tmp_path: Path) -> 
     assert [run.path.parent for run in load_together([a, b], said.append)] == [a, a]
     assert len(said) == 1
     assert one.name in said[0]
+    assert said[0].endswith(f"; shown is that in {a}")
     with pytest.raises(UserError, match=one.name):
         load_together([b, a])
 

@@ -11,6 +11,7 @@ from benchmark.cli import time as timing_verb
 from benchmark.engine.counting import flops, peak_bytes
 from benchmark.errors import UserError
 from benchmark.report import findings
+from benchmark.runs import environment
 from benchmark.timing import measure
 from benchmark.timing.peers import WORK, Workload, plain_cnn4
 from tests.engine.helpers import settled
@@ -53,6 +54,12 @@ def test_table_files_and_figure(tmp_path, capsys):
     assert (tmp_path / "reports" / "cost.pdf").read_bytes().startswith(b"%PDF")
     read = findings.read(tmp_path / "results")
     assert set(read.milliseconds(16, 4)) >= {"maml", "md"}
+
+
+def test_peers_stand_beside_no_gpu(monkeypatch):
+    monkeypatch.setattr(environment, "choose_device", torch.device)
+    with pytest.raises(UserError, match="--peers are timed on the CPU, which says nothing beside cuda"):
+        timing_verb.main(arguments("--peers", "--device", "cuda"))
 
 
 def test_rows_of_other_measurements_stay(tmp_path, monkeypatch):
