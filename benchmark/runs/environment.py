@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 import subprocess
@@ -64,9 +65,14 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
 def commit() -> str:
     """The commit of this source tree, with ``+`` where files differ from it; empty outside a checkout.
 
-    Installed, the packages may lie inside a checkout of something else, whose commit says nothing of them.
+    As this process found it when it first asked: what is edited later is not what runs. Installed, the packages may lie
+    inside a checkout of something else, whose commit says nothing of them.
     """
-    root = Path(benchmark.__file__).parent.parent
+    return _commit(Path(benchmark.__file__).parent.parent)
+
+
+@functools.cache
+def _commit(root: Path) -> str:
     if not (root / ".git").exists():
         return ""
     git = ["git", "-C", str(root)]

@@ -18,7 +18,7 @@ from benchmark.cli import status as status_verb
 from benchmark.cli.where import portable
 from benchmark.errors import UserError
 from benchmark.screen import Screen
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT
 from tests.report.builder import build_run
 
 
@@ -182,11 +182,13 @@ def test_reading_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
-    line = f"{sys.executable} -m benchmark list | head -1"
-    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+def test_a_reader_that_leaves_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        line = [sys.executable, "-m", "benchmark", "list"]
+        done = subprocess.run(line, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("where", ["--results /a/b --data-root=/c", "--results=/a/b", "--data-root /c"])

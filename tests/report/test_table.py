@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import shutil
 import subprocess
 
@@ -302,7 +303,9 @@ def test_the_terminal_table_fits_and_a_pipe_gets_markdown(add_run, results):
             add_run(method, shots=shots)
     for terminal in (True, False):
         text = shown(results, terminal=terminal)
-        assert max(map(len, text.splitlines())) <= 80 or terminal  # a terminal's lines hold style codes
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        assert (plain != text) == terminal
+        assert max(map(len, plain.splitlines())) <= 80
     assert "\x1b" not in shown(results)
     assert "| MAML" in shown(results)
     assert "MetaCurvature" in shown(results)

@@ -144,7 +144,8 @@ def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.
     (bad[3].path / "evaluation.csv").unlink()
     reasons: list[str] = []
     assert [run.name for run in load_runs(results, reasons.append, tables=True)] == [run.name for run in good]
-    assert [run.path.name in reason for run, reason in zip(sorted(bad, key=lambda r: r.name), reasons, strict=True)]
+    named = zip(sorted(bad, key=lambda run: run.name), reasons, strict=True)
+    assert all(run.path.name in reason for run, reason in named)
     for words in (["status"], ["report", "--reports", str(reports)], ["list", "runs"]):
         assert parser.main([*words, "--results", str(results)]) == 0
         shown = capsys.readouterr()

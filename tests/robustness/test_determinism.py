@@ -6,10 +6,13 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+import optimizers
 from benchmark import data
-from benchmark.runs import assembly, store
+from benchmark.engine.group import Group
+from benchmark.runs import assembly, environment, store
 from tests.robustness.helpers import GLYPHS, TINY, execute, execute_all, numbers, tiny
 
 
@@ -40,7 +43,7 @@ def test_the_start_of_the_network_is_the_same_for_every_method() -> None:
     """A method's own meta-parameters are drawn after the network's, or not at all."""
     shape = data.load("glyphs").image_shape
     found = {}
-    for method in ("maml", "metasgd", "metacurvature", "mtnet", "warpgrad", "metakfo"):
+    for method in optimizers.available():
         optimizer = assembly.build(tiny(**{**GLYPHS.to_dict(), "method": method}), shape, torch.device("cpu"))
         found[method] = {
             name: value for name, value in optimizer.network.state_dict().items() if not name.startswith("inserted.")
@@ -50,11 +53,14 @@ def test_the_start_of_the_network_is_the_same_for_every_method() -> None:
             assert torch.equal(parameters[name], value), f"{method}: {name}"
 
 
-def test_what_cannot_be_repeated_bit_by_bit_is_recorded(unbroken: Path) -> None:
-    environment = store.load_run(unbroken).environment
-    assert environment["deterministic"] is True
-    assert environment["device"].startswith("cpu")
-    assert {"workers", "threads", "torch", "dataset_hash", "version", "commit"} <= environment.keys()
+def test_what_cannot_be_repeated_bit_by_bit_is_recorded(unbroken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = store.load_run(unbroken).environment
+    assert found["deterministic"] is True
+    assert found["device"].startswith("cpu")
+    assert {"workers", "threads", "torch", "dataset_hash", "version", "commit"} <= found.keys()
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    there = environment.environment(torch.device("cuda"), Group(), "")
+    assert (there["device"], there["deterministic"]) == ("cuda (a card)", False)
 
 
 def test_how_gradients_are_computed_is_recorded_and_changes_no_more_than_roundings(tmp_path: Path) -> None:

@@ -70,13 +70,39 @@ def test_a_run_that_began_without_data_records_them_when_they_come(tmp_path: Pat
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[Run]:
-    """MAML on the old images; MD, much better, on the new ones; MetaSGD on both by two seeds."""
+    """MAML on the old images; MD, much better, on the new ones; MetaSGD on both; three seeds of each."""
     results = tmp_path / "results"
-    build_run(results, "maml", dataset="cifar-fs", mean=0.4, environment=OLD)
-    build_run(results, "md", dataset="cifar-fs", mean=0.8, seed=1, environment=NEW)
-    build_run(results, "metasgd", dataset="cifar-fs", mean=0.4, seed=0, environment=OLD)
-    build_run(results, "metasgd", dataset="cifar-fs", mean=0.8, seed=1, environment=NEW)
+    for seed in range(3):
+        build_run(results, "maml", dataset="cifar-fs", mean=0.4, seed=seed, environment=OLD)
+        build_run(results, "metasgd", dataset="cifar-fs", mean=0.4, seed=seed, environment=OLD)
+        build_run(results, "md", dataset="cifar-fs", mean=0.8, seed=3 + seed, environment=NEW)
+        build_run(results, "metasgd", dataset="cifar-fs", mean=0.8, seed=3 + seed, environment=NEW)
     return load_runs(results)
+
+
+def test_tune_and_study_say_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, results, study = tmp_path / "root", tmp_path / "results", tmp_path / "study.toml"
+    store_tiny(root)
+    shared = {"iterations": 1, "ways": 3, "channels": 4, "steps": 1, "meta_batch": 1, "query_train": 3, "query_test": 3}
+    knobs = "\n".join(f"{key} = {value}" for key, value in {**shared, "validation_tasks": 2, "tasks": 2}.items())
+    study.write_text(f'dataset = "tiny"\nmethods = ["maml"]\n{knobs}\n[[stage]]\nname = "a"\n')
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in {**shared, "validation_tasks": 2}.items()]
+    lines = (
+        ["tune", "--dataset", "tiny", "--methods", "maml", "--trials", "1", *flags],
+        ["study", str(study), "--reports", str(tmp_path / "reports")],
+    )
+    where = ["--data-root", str(root), "--workers", "1"]
+    for line in lines:
+        assert main([*line, *where, "--results", str(results / line[0])]) == 0
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    store_tiny(root, test="poisoned")
+    capsys.readouterr()
+    for line in lines:
+        assert main([*line, *where, "--results", str(results / line[0])]) == 2
+        error = capsys.readouterr().err
+        assert "data set tiny has changed since the run began" in error
+        assert len(error.splitlines()) == 1
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
 
 
 def test_no_table_pair_or_claim_mixes_images(mixed: list[Run]) -> None:
@@ -90,10 +116,13 @@ def test_no_table_pair_or_claim_mixes_images(mixed: list[Run]) -> None:
         frozenset({"MAML", "MetaSGD"}),
         frozenset({"MetaSGD", "MD"}),
     }
-    for claim in judge.judge(groups, compared, read_findings(mixed[0].path.parent)):
-        for check in claim.checks:
-            assert "MD > MAML" not in check.evidence
-            assert "MAML" not in check.number + check.evidence or "f1f1" not in check.where
+    claims = {claim.key: claim for claim in judge.judge(groups, compared, read_findings(mixed[0].path.parent))}
+    for key in ("faster", "drop", "end"):
+        (check,) = claims[key].checks
+        assert "f1f1" in check.where
+        assert "no run of MAML, MetaCurvature" in check.evidence
+        assert "vs MAML" not in check.evidence
+    assert [check.evidence.count(" > ") for check in claims["order"].checks] == [1]  # MD > MetaSGD, on the new ones
 
 
 def test_compare_finds_no_winner_on_different_images(mixed: list[Run], tmp_path: Path) -> None:

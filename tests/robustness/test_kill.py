@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmark import evaluate
+from benchmark.engine import parallel, shutdown
 from benchmark.engine.shutdown import Interrupted, Stop
 from benchmark.runs import store
 from benchmark.runs.directory import is_alive
@@ -143,6 +144,11 @@ optimizers.register("slow", Slow)
 shutdown.DROP_AFTER_S = float(sys.argv[2])
 execute_all(Path(sys.argv[1]), tiny(method="slow"))
 """
+
+
+def test_how_long_a_step_and_a_worker_may_take_to_end() -> None:
+    """What docs/robustness.md says; the tests below shorten or lengthen both."""
+    assert (shutdown.DROP_AFTER_S, parallel.STOP_S) == (7.0, 9.0)
 
 
 @pytest.mark.parametrize(("number", "drop_after_s", "signals"), [(signal.SIGTERM, 0.5, 1), (signal.SIGINT, 60.0, 2)])

@@ -93,11 +93,29 @@ def test_without_the_package_one_line_says_what_to_install(
     assert "pip install 'inner-optimizer-benchmark[tensorboard]'" in capsys.readouterr().err
 
 
+TAGS = {
+    "metasgd": {"step size"},
+    "md": {"step size"},
+    "md-released": {"step size"},
+    "mamlpp": {"step size"},
+    "mtnet": {"adapts with probability"},
+    "metacurvature": {"step size", "spectrum"},
+    "metakfo": {"spectrum"},
+    "md-convex": {"least step size", "weights of the directions"},
+    "alfa": {"rate scale", "decay scale"},
+    "alfa-released": {"rate scale", "decay scale"},
+    "momentum": {"step size", "momentum"},
+    "adam": {"rate", "beta1", "beta2"},
+}
+"""What methods show of what they learn beside the start; of the others there is nothing a line could show."""
+
+
 @pytest.mark.parametrize("name", optimizers.available())
 def test_summaries_are_finite_tensors_by_tag(name: str) -> None:
     optimizer = optimizers.create(name, networks.create("cnn4", 3, (1, 16, 16), 4), alpha=0.3)
     with torch.no_grad():
         found = optimizer.summaries()
+    assert {tag.partition("/")[0] for tag in found} == TAGS.get(name, set())
     for tag, value in found.items():
         assert value.isfinite().all(), tag
         assert value.numel(), tag
