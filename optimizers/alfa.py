@@ -69,7 +69,8 @@ class ALFA(InnerOptimizer):
         self.rate_scale = nn.Parameter(like.new_full((horizon, count), self.alpha))  # [horizon, n]
         self.decay_scale = nn.Parameter(like.new_full((horizon, count), 1.0 if random else first))
         self.generator = self.make_generator(count).to(like)
-        network.requires_grad_(not random)
+        if random:
+            network.requires_grad_(False)
 
     def make_generator(self, count: int) -> nn.Module:
         """g: [2n] → [2n], which says 1 for each rate and 0 for each decay at first."""

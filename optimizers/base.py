@@ -234,8 +234,9 @@ class InnerOptimizer(nn.Module):
         if adapt == "head":
             return self.last_layer()
         if adapt == "body":
-            return tuple(name for name in names if name not in self.last_layer())
-        chosen = tuple(name for name in names if fnmatch.fnmatchcase(name, adapt))
+            chosen = tuple(name for name in names if name not in self.last_layer())
+        else:
+            chosen = tuple(name for name in names if fnmatch.fnmatchcase(name, adapt))
         if not chosen:
             raise BadOption(
                 f"adapt={adapt!r} matches no parameter; expected 'all', 'head', 'body' or a pattern over "

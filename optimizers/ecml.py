@@ -13,6 +13,7 @@ mean and deviation as constants: the row is right, its own derivative, which the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +114,9 @@ class ECML(InnerOptimizer):
 
     def spread(self, gram: Tensor) -> Tensor:
         """Variance of log10 λ, or log10 λ_max − log10 λ_min, over the eigenvalues above 1e-6 of the largest."""
-        values = torch.linalg.eigvalsh(gram)
+        finite = gram.isfinite().all()
+        values = torch.linalg.eigvalsh(torch.where(finite, gram, torch.eye(len(gram)).to(gram)))
+        values = torch.where(finite, values, math.nan)  # of a task that diverged
         kept = values > 1e-6 * values[-1]
         log = torch.where(kept, values, values[-1]).log10()
         if self.penalty == "ratio":

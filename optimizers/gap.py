@@ -142,7 +142,7 @@ class GAPReleased(GAP):
     start_factor = math.log1p(math.exp(SHARPNESS * 0.928)) / SHARPNESS
 
     def transform(self, g: Tensor, m: Tensor) -> Tensor:
-        found = torch.linalg.svd(g.detach(), full_matrices=False)
+        found = _decomposed(g)
         frame, values = stop_gradient(found[0]), stop_gradient(found[1])
         null = values <= max(g.shape[-2:]) * torch.finfo(g.dtype).eps * values[..., :1]
         mean = (m * null).sum(-1, keepdim=True) / null.sum(-1, keepdim=True).clamp_min(1)
@@ -178,7 +178,7 @@ def scale_singular_values(g: Tensor, m: Tensor) -> Tensor:
     derivative of F. A second derivative in g is not offered.
     """
     with torch.no_grad():
-        u, s, vh = torch.linalg.svd(g.detach(), full_matrices=False)
+        u, s, vh = _decomposed(g)
         s = s / s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)  # relative to the largest: squares do not underflow
         squares = s.square()
         gap = squares.unsqueeze(-1) - squares.unsqueeze(-2)
@@ -191,6 +191,16 @@ def scale_singular_values(g: Tensor, m: Tensor) -> Tensor:
     x = x - x.detach()  # zero in value
     turn = slope * (squares.unsqueeze(-2) * x + (s.unsqueeze(-1) * s.unsqueeze(-2)) * x.mT)
     return u @ (m.unsqueeze(-1) * (u.mT @ g) + turn @ vh)
+
+
+def _decomposed(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, Vᵀ of matrices [..., r, c] as constants; of one that is not finite those of zero, for which there are some.
+
+    The task has diverged then: what its gradient is multiplied by makes no difference, NaN goes on.
+    """
+    g = g.detach()
+    finite = g.isfinite().flatten(-2).all(-1)[..., None, None]
+    return torch.linalg.svd(torch.where(finite, g, 0.0), full_matrices=False)
 
 
 def _matrix(members: ShapeGroup) -> tuple[int, int]:

@@ -105,7 +105,7 @@ class MetaProxNet(InnerOptimizer):
         """The functions of step k at x [d], coordinate by coordinate: [d]."""
         values = self.values[min(k, len(self.values) - 1)]  # [d, pieces + 1]
         place = x * (self.pieces / (2 * self.reach)) + self.pieces / 2  # in pieces, from the left end
-        left = place.detach().floor().clamp(0, self.pieces - 1)
+        left = place.detach().nan_to_num().floor().clamp(0, self.pieces - 1)  # NaN goes on by the weight below
         index = left.long().unsqueeze(-1)  # [d, 1]
         low, high = (values.gather(-1, index + side).squeeze(-1) for side in (0, 1))
         return torch.lerp(low, high, place - left)

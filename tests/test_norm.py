@@ -1,6 +1,7 @@
 """How query images are normalised: by their own batch, by the support set, or each by itself."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -109,29 +110,39 @@ def test_the_inner_loop_of_support_norm_is_that_of_batch_norm(network):
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 4), (5, 5), (12, 6), (32, 8), (64, 8)])
 def test_group_norm(channels, groups):
+    """Values and gradients, with scales of either sign in every group."""
     torch.manual_seed(0)
     network = networks.create("cnn4", 3, (1, 16, 16), channels, "group").double()
     perturb(network, 0.3)
+    with torch.no_grad():
+        for i in range(1, 5):
+            getattr(network, f"norm{i}").weight[::2] *= -1
     x = torch.rand(5, 1, 16, 16, dtype=torch.float64)
     y = x
     for i in range(1, 5):
         conv, norm = getattr(network, f"conv{i}"), getattr(network, f"norm{i}")
         y = F.conv2d(y, conv.weight, conv.bias, padding=1)
         y = F.max_pool2d(F.relu(F.group_norm(y, groups, norm.weight, norm.bias, eps=1e-5)), 2)
-    torch.testing.assert_close(network(x), network.head(y.flatten(1)), rtol=1e-10, atol=1e-11)
+    expected = network.head(y.flatten(1))
+    torch.testing.assert_close(network(x), expected, rtol=1e-10, atol=1e-11)
+    named = dict(network.named_parameters())
+    found, wanted = (torch.autograd.grad(each.square().sum(), list(named.values())) for each in (network(x), expected))
+    for name, one, other in zip(named, found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_layers_inserted_before_the_norm_keep_their_place():
     """A 1×1 convolution is folded into the convolution, its bias with it; another layer is applied as it is."""
-    for norm in ("group", "support"):
+    for norm, bias in itertools.product(("group", "support"), (False, True)):
         outputs = []
-        for layer in (torch.nn.Conv2d(4, 4, 1, bias=False), torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1, bias=False))):
+        for layer in (torch.nn.Conv2d(16, 16, 1, bias=bias), torch.nn.Sequential(torch.nn.Conv2d(16, 16, 1, bias=bias))):
             torch.manual_seed(0)
-            network = networks.create("cnn4", 3, (1, 16, 16), 4, norm)
-            torch.nn.init.normal_(next(layer.parameters()))
+            network = networks.create("cnn4", 3, (1, 16, 16), 16, norm)
+            for parameter in layer.parameters():
+                torch.nn.init.normal_(parameter)
             network.insert("conv2", layer)
             network.double()
-            values = {f"conv{i}.bias": torch.linspace(-1, 1, 4).double() for i in range(1, 5)}
+            values = {f"conv{i}.bias": torch.linspace(-1, 1, 16).double() for i in range(1, 5)}
             x = torch.linspace(0, 1, 6 * 256, dtype=torch.float64).sin().view(6, 1, 16, 16)
             outputs.append(functional_call(network, values, (x,), {"reference": 2}))
         weights = [next(each) for each in (network.inserted["conv2"].parameters(), layer.parameters())]

@@ -85,8 +85,10 @@ def block(
 
 
 def _is_mix(layer: nn.Module) -> bool:
-    """Whether it is a 1×1 convolution: one matrix over the channels."""
-    return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
+    """Whether it is a 1×1 convolution that is one matrix over the channels, and no more."""
+    if type(layer) is not nn.Conv2d or layer.bias is not None:
+        return False
+    return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
 
 
 def usable(x: Tensor, channels: int) -> bool:

@@ -40,6 +40,12 @@ class Norm(nn.Module):
         """μ and 1/√(σ² + ε), in shapes that broadcast over y [N, C, H, W]."""
         raise NotImplementedError
 
+    def flipped_statistics(self, y: Tensor, sign: Tensor, reference: int | None = None) -> tuple[Tensor, Tensor]:
+        """For y whose channels have the `sign` ±1 [C]: ±μ and 1/√(σ² + ε) of y without them."""
+        signs = sign.view(-1, 1, 1)
+        mean, rstd = self.statistics(y * signs, reference)
+        return mean * signs, rstd
+
     def forward(self, y: Tensor, reference: int | None = None) -> Tensor:  # [N, C, H, W] → same
         mean, rstd = self.statistics(y, reference)
         return torch.addcmul(self.bias.view(-1, 1, 1), (y - mean) * rstd, self.weight.view(-1, 1, 1))
@@ -50,6 +56,9 @@ class BatchNorm(Norm):
 
     def statistics(self, y: Tensor, reference: int | None = None) -> tuple[Tensor, Tensor]:
         return _moments(y[:reference], (0, 2, 3))
+
+    def flipped_statistics(self, y: Tensor, sign: Tensor, reference: int | None = None) -> tuple[Tensor, Tensor]:
+        return self.statistics(y, reference)  # each channel by itself: its mean has its sign
 
     def forward(self, y: Tensor, reference: int | None = None) -> Tensor:
         if reference is None and formulation.get() != "primitives":
@@ -84,10 +93,10 @@ def conv_norm_relu_pool(
     """max_pool2d(relu(norm(conv2d(x, weight, bias, padding=1))), pool): most of it on what pooling leaves.
 
     The normalisation is affine in each channel, so that it commutes with the maximum up to the sign of γ, which the
-    convolution takes on: γ (y − μ) r = |γ| (±y − ±μ) r.
+    convolution takes on: γ (y − μ) r = |γ| (±y − ±μ) r. μ and r are those of y, whose channels a group norm mixes.
     """
     sign = torch.where(norm.weight < 0, -1.0, 1.0).to(weight.dtype)
     y = F.conv2d(x, weight * sign.view(-1, 1, 1, 1), None if bias is None else bias * sign, padding=1)
-    mean, rstd = norm.statistics(y, reference)
+    mean, rstd = norm.flipped_statistics(y, sign, reference)
     pooled = (F.max_pool2d(y, pool) - mean) * rstd
     return F.relu(torch.addcmul(norm.bias.view(-1, 1, 1), pooled, (norm.weight * sign).view(-1, 1, 1)))

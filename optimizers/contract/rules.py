@@ -5,7 +5,9 @@ Order matters: a method that breaks a plain rule is told so before a subtle one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -153,6 +155,28 @@ def graph(factory: Factory) -> Outcome:
     return "none is left", None
 
 
+def diverged(factory: Factory) -> Outcome:
+    """A task whose losses are not finite raises nothing and is seen: objective and parameters are not finite either."""
+    optimizer, _ = made(factory)
+    task, noise = small_task(), noise_of(optimizer)
+    task = replace(task, support_x=torch.full_like(task.support_x, math.nan))
+    try:
+        params = walk(optimizer, task, noise, graph=False).params
+        loss = kit.outer_loss(optimizer, task, noise)
+        torch.autograd.grad(loss, list(kit.learned(optimizer).values()), allow_unused=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ContractViolation(
+            "diverged",
+            f"on a task whose loss is NaN {type(error).__name__} was raised ({reason}); it is a result: let NaN go on",
+        ) from error
+    if loss.isfinite() or all(value.isfinite().all() for value in params.values()):
+        raise ContractViolation(
+            "diverged", "a task whose loss is NaN came out finite: nobody sees that it diverged"
+        )
+    return "NaN stays NaN", None
+
+
 def alive(factory: Factory) -> Outcome:
     """No meta-parameter's gradient is identically zero after two meta-steps, unless the card says so.
 
@@ -237,6 +261,7 @@ RULES: dict[str, Callable[[Factory], Outcome]] = {
     "pure": pure,
     "stateless": stateless,
     "graph": graph,
+    "diverged": diverged,
     "differences": differences,
     "vmap": vmap,
     "norm": norm,

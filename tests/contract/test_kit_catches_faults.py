@@ -177,6 +177,23 @@ def test_keeps_task_state_where_no_attribute_shows_it():
     assert broken_rule(Fault) == "stateless"
 
 
+def test_raises_where_a_task_diverged():
+    class Fault(GradientDescent):
+        def step(self, state, grads, k):
+            torch.linalg.svdvals(grads["head.weight"].detach())
+            return super().step(state, grads, k)
+
+    assert broken_rule(Fault) == "diverged"
+
+
+def test_hides_that_a_task_diverged():
+    class Fault(GradientDescent):
+        def step(self, state, grads, k):
+            return super().step(state, {name: g.nan_to_num() for name, g in grads.items()}, k)
+
+    assert broken_rule(Fault) == "diverged"
+
+
 def test_leaves_a_graph():
     class Fault(GradientDescent):
         def step(self, state, grads, k):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import optimizers
+from benchmark import networks
 from benchmark.adapt import adapt, support_gradient
 from benchmark.meta_optimizer import create_meta_optimizer, split_start
 from benchmark.metagrad import meta_gradient, tasks
@@ -113,6 +115,13 @@ def test_a_random_start_is_never_learned(how, tmp_path: Path):
     assert {id(p) for p in geometry} == {id(p) for n, p in untrained.named_parameters() if not n.startswith("network.")}
     held = create_meta_optimizer(untrained, spec).param_groups
     assert sum(len(group["params"]) for group in held) == len(geometry)
+
+
+def test_what_is_never_to_be_learned_stays_so():
+    network = networks.create("cnn4", 3, (1, 16, 16), 4)
+    network.conv1.requires_grad_(False)
+    optimizers.create("alfa", network)
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["conv1.weight", "conv1.bias"]
 
 
 def test_a_run_gives_its_steps_as_the_horizon():

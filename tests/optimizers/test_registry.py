@@ -98,6 +98,8 @@ def test_what_adapts():
     assert adapted("head") == ("1.weight", "1.bias")
     assert adapted("body") == ("0.weight", "0.bias")
     assert adapted("*.bias") == ("0.bias", "1.bias")
+    with pytest.raises(BadOption, match="adapt='body' matches no parameter"):
+        optimizers.create("momentum", nn.Linear(3, 2), adapt="body")
     head = optimizers.create("maml", net(), adapt="head", alpha=1.0)
     moved = head.params(head.step(head.init_state(), {n: torch.ones_like(p) for n, p in head.start().items()}, 0))
     assert set(moved) == {"1.weight", "1.bias"}
