@@ -42,6 +42,12 @@ def _own_data_root(data_root: Path) -> None:
     os.environ["BENCHMARK_DATA"] = str(data_root)
 
 
+@pytest.fixture
+def figures_unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and laid out, and their files are empty: for tests of what a report says in words."""
+    monkeypatch.setattr("benchmark.report.figures.draw.write", lambda figure, path: path.write_bytes(b""))
+
+
 @pytest.fixture(scope="session")
 def command() -> Command:
     """``command("run", "--methods", "maml")``: `python -m benchmark` in a process of its own."""

@@ -135,7 +135,8 @@ def test_layers_inserted_before_the_norm_keep_their_place():
     """A 1×1 convolution is folded into the convolution, its bias with it; another layer is applied as it is."""
     for norm, bias in itertools.product(("group", "support"), (False, True)):
         outputs = []
-        for layer in (torch.nn.Conv2d(16, 16, 1, bias=bias), torch.nn.Sequential(torch.nn.Conv2d(16, 16, 1, bias=bias))):
+        folded, applied = (torch.nn.Conv2d(16, 16, 1, bias=bias) for _ in range(2))
+        for layer in (folded, torch.nn.Sequential(applied)):
             torch.manual_seed(0)
             network = networks.create("cnn4", 3, (1, 16, 16), 16, norm)
             for parameter in layer.parameters():

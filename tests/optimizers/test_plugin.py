@@ -1,7 +1,6 @@
 """The example of docs/plugin.md, installed as a package, sound by the kit, run by name and seen in the table."""
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.cli.parser import main
 from optimizers.testing import check_inner_optimizer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -32,31 +32,31 @@ def test_the_example_keeps_the_contract():
     assert findings["start"].error < 1e-12
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Environment of a process that sees the example installed; built from a copy, with no network."""
-    source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
+@pytest.fixture
+def _installed(tmp_path, monkeypatch):
+    """The example, built from a copy with no network, is installed where this process finds it."""
+    source, target = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     line = [*pip, "--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return os.environ | {"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
+    monkeypatch.syspath_prepend(str(target))
+    yield
+    sys.modules.pop("learned_momentum", None)
 
 
-def test_installed_it_is_listed_run_by_name_and_in_the_table(installed, command, tmp_path):
-    listed = command("list", env=installed)
-    assert listed.returncode == 0, listed.stderr
-    assert "learned-momentum" in listed.stdout
-    words = ["run", "--methods", "maml,learned-momentum", "--results", tmp_path, "--iterations", "1", "--tasks", "2"]
-    words += ["--validation-tasks", "2", "--channels", "4", "--steps", "1", "--workers", "1"]
-    done = command(*words, env=installed)
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if "earned" in line and "omentum" in line]
-    assert rows, done.stdout
+@pytest.mark.usefixtures("_installed")
+def test_installed_it_is_listed_run_by_name_and_in_the_table(tmp_path, capsys):
+    assert main(["list"]) == 0
+    assert "learned-momentum" in capsys.readouterr().out
+    words = ["run", "--methods", "maml,learned-momentum", "--results", str(tmp_path / "results"), "--iterations", "1"]
+    words += ["--tasks", "2", "--validation-tasks", "2", "--channels", "4", "--steps", "1", "--workers", "1"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if "earned" in line and "omentum" in line], shown
 
 
-def test_uninstalled_it_is_unknown(command):
-    done = command("run", "--methods", "learned-momentum", "--dry-run")
-    assert done.returncode == 2
-    assert "unknown method 'learned-momentum'" in done.stderr
+def test_uninstalled_it_is_unknown(capsys):
+    assert main(["run", "--methods", "learned-momentum", "--dry-run"]) == 2
+    assert "unknown method 'learned-momentum'" in capsys.readouterr().err

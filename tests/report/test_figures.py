@@ -276,8 +276,8 @@ def test_write_gives_every_file_and_the_same_bytes_again(add_run, results, tmp_p
         assert one.read_bytes() == two.read_bytes(), one.name
 
 
-def test_figures_of_an_earlier_report_do_not_stay(add_run, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(draw, "write", lambda figure, path: path.write_bytes(b""))  # what they show is another test's
+@pytest.mark.usefixtures("figures_unrendered")
+def test_figures_of_an_earlier_report_do_not_stay(add_run, results, tmp_path):
     add_run("maml")
     add_run("md", shots=5)
     folder = tmp_path / "reports" / "figures"

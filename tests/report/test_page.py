@@ -263,6 +263,7 @@ def test_warnings_of_what_does_not_compare(add_run, results, tmp_path, monkeypat
         assert found in page
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 @pytest.mark.parametrize("count", [0, 1])
 def test_empty_and_single_results_make_a_page(add_run, results, tmp_path, count):
     if count:
@@ -274,6 +275,7 @@ def test_empty_and_single_results_make_a_page(add_run, results, tmp_path, count)
     assert "not testable here" in page.text
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_three_seeds_everywhere_are_few_and_one_number(add_run, results, tmp_path):
     for seed in range(3):
         add_run("maml", seed=seed, tasks=10)

@@ -218,6 +218,7 @@ def test_list_runs(add_run, results):
     assert max(map(len, out.getvalue().splitlines())) <= 80
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_report_verb_prints_the_table_and_the_files(add_run, results, tmp_path):
     add_run("maml", tasks=20)
     text = said(report_verb.main, results=[results], reports=tmp_path / "reports")
@@ -248,6 +249,7 @@ def test_verbs_are_declared_without_loading_anything_heavy():
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_a_run_that_cannot_be_read_hides_nothing_and_is_named(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_partial_measurement_is_used(tmp_path: Path) -> None:
     assert checkpoints.read_partial(tmp_path / "none", "key") is None
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, reports = tmp_path / "results", tmp_path / "reports"
     bad = [build_run(results, seed=seed, tasks=5) for seed in range(4)]

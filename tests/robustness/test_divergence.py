@@ -41,6 +41,7 @@ def test_a_run_that_diverges_says_where(method: str, step: int, unbroken: Path, 
     assert runner.due(spec, tmp_path) == "done", "it is a result, not to be tried again"
 
 
+@pytest.mark.usefixtures("figures_unrendered")
 def test_a_run_that_diverged_is_shown_as_such_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tiny(method="outer-loss")
     execute_all(tmp_path / "results", spec, TINY)

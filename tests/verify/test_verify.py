@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 import optimizers
+from benchmark.cli.parser import main
 from benchmark.errors import UserError
 from benchmark.metagrad import meta_gradient
 from benchmark.report import findings
@@ -126,12 +127,10 @@ def test_unknown_method():
 
 
 @pytest.fixture(scope="module")
-def trained(command, tmp_path_factory):
+def trained(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
-    words = ["run", "--methods", "md-convex", "--results", results, "--iterations", "2", "--tasks", "2"]
-    words += ["--validation-tasks", "2", "--channels", "4", "--steps", "1", "--workers", "1"]
-    done = command(*words)
-    assert done.returncode == 0, done.stderr
+    words = ["run", "--methods", "md-convex", "--results", str(results), "--iterations", "2", "--tasks", "2"]
+    assert main([*words, "--validation-tasks", "2", "--channels", "4", "--steps", "1", "--workers", "1"]) == 0
     return next(path for path in results.iterdir() if "md-convex" in path.name)
 
 
@@ -152,11 +151,10 @@ def test_geometry_at_a_checkpoint(trained, data_root, tmp_path):
     assert findings.read(tmp_path).geometry["cosine"].tolist() == pytest.approx([record.cosine, 0.5])
 
 
-def test_estimators_at_a_checkpoint(command, data_root, tmp_path):
+def test_estimators_at_a_checkpoint(data_root, tmp_path):
     """Against differences of gradients written out here; the last truncation is nearer than first order."""
-    words = ["run", "--methods", "maml", "--results", tmp_path, "--iterations", "2", "--tasks", "2", "--steps", "3"]
-    done = command(*words, "--validation-tasks", "2", "--channels", "4", "--workers", "1")
-    assert done.returncode == 0, done.stderr
+    words = ["run", "--methods", "maml", "--results", str(tmp_path), "--iterations", "2", "--tasks", "2"]
+    assert main([*words, "--steps", "3", "--validation-tasks", "2", "--channels", "4", "--workers", "1"]) == 0
     path = next(path for path in tmp_path.iterdir() if "maml" in path.name)
     trained = checkpoint.load(path, data_root)
     rows = {row.estimator: row for row in estimators.distances(trained)}
