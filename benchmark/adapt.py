@@ -60,6 +60,11 @@ def adapt(
 
     support_x [S, ...] and support_y [S, ...] are the support set; `noise` is what the method draws per task.
     `create_graph` keeps the graph from the meta-parameters to the returned state. :func:`unroll` has the other knobs.
+
+    Raises
+    ------
+    ValueError: negative `steps`.
+    UserError: a method whose state has a leaf that is no tensor.
     """
     return unroll(optimizer, support_x, support_y, InnerLoop(steps, create_graph), noise)
 
@@ -67,7 +72,7 @@ def adapt(
 def unroll(
     optimizer: InnerOptimizer, support_x: Tensor, support_y: Tensor, loop: InnerLoop, noise: Tensor | None = None
 ) -> Trajectory:
-    """One task's inner loop, walked as `loop` says."""
+    """One task's inner loop, walked as `loop` says; raises what :func:`adapt` does."""
     nll: list[Tensor] = []
     norm: list[Tensor] = []
 

@@ -80,6 +80,10 @@ def meta_gradient(
         :mod:`benchmark.estimators`.
     noise: what the method draws per task, [T, ...], or None.
     progress: share of the meta-training that is done, for objectives that change with it.
+
+    Raises
+    ------
+    UserError: a strategy or an estimator that there is none of.
     """
     strategy = choose(strategy, batch)
     loop = InnerLoop(steps, create_graph=True, exact_from=exact_from(estimator, steps), trace=False, progress=progress)
@@ -155,6 +159,10 @@ def evaluate_batch(
     """Adapt to every task of the batch and measure it on its query set; no graph, no meta-parameter changes.
 
     `trace_steps` ≥ `steps`: how far the trace goes on, with accuracy and query loss still those after `steps`.
+
+    Raises
+    ------
+    UserError: a strategy that there is none of.
     """
     loop = InnerLoop(steps, functional=choose(strategy, batch) == "vmap", trace_steps=trace_steps)
     total = len(batch.support_x)

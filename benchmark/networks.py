@@ -237,7 +237,15 @@ def create(
     channels: int = 32,
     norm: str = "batch",
 ) -> Network:
-    """The network called `name`, with fresh parameters from torch's global generator."""
+    """The network called `name`, with fresh parameters from torch's global generator.
+
+    Images [N, *image_shape] → logits [N, ways]; ``sine-mlp``: [N, 1] → [N, 1]. `channels` is the width of every layer
+    (of the first of four stages in ``resnet12``).
+
+    Raises
+    ------
+    UserError: a name or norm that there is none of, images too small for the network, a norm on ``sine-mlp``.
+    """
     if name not in NETWORKS:
         raise UserError(f"no network {name!r}{nearest(name, NETWORKS)}; expected one of {', '.join(NETWORKS)}")
     if norm not in NORMS:

@@ -45,7 +45,7 @@ class Progress:
 
 
 def snapshot(progress: Progress, optimizer: InnerOptimizer, meta_optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Plain values and CPU tensors from which :func:`restore` goes on bit by bit."""
+    """Plain values and tensors from which :func:`restore` goes on bit by bit; the meta-optimizer's stay in place."""
     on_cpu = {key: value.detach().cpu().clone() for key, value in optimizer.state_dict().items()}
     best = None if progress.best is None else {key: value.cpu() for key, value in progress.best.items()}
     return {

@@ -113,6 +113,10 @@ class InnerOptimizer(nn.Module):
     adapt:
         Which parameters move: ``"all"``, ``"head"`` (the last layer: ANIL), ``"body"`` (all others: BOIL) or a
         glob over parameter names. The others keep their meta-learned value.
+
+    Raises
+    ------
+    BadOption: a step size that is not positive, or an `adapt` that leaves nothing to move.
     """
 
     card: Card

@@ -106,7 +106,7 @@ class MTNet(InnerOptimizer):
 
 
 def insert_transforms(network: nn.Module) -> None:
-    """Put a T that starts at the identity behind every layer of `network`."""
+    """Put a T that starts at the identity behind every layer that `network` names (not ResNet-12's shortcuts)."""
     like = next(network.parameters())
     convolutional = insertable(network, "mtnet")
     for place, channels in network.places("layer").items():  # type: ignore[operator]
