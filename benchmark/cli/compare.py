@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, console: Console | None = None) -> int:
     """Print the paired difference and the ratio of cost."""
     from benchmark.report.compare import compare, show
+    from optimizers import aliases
 
-    show(compare(arguments.a, arguments.b, arguments.results), console or output())
+    a, b = (name if Path(name).is_dir() else aliases.get(name, name) for name in (arguments.a, arguments.b))
+    show(compare(a, b, arguments.results), console or output())
     return 0

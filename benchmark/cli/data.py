@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import textwrap
@@ -134,14 +135,15 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from benchmark.data.importing.fetch import fetched
 
     bar, what = _progress(f"fetching {arguments.name}")
-    with bar:
-        task = bar.add_task(what, total=None)
-        folder = fetched(
-            arguments.name,
-            data_root(arguments.data_root),
-            lambda n, total: bar.update(task, completed=n, total=total or None),
-        )
-    with folder as path:
+    with contextlib.ExitStack() as stack:
+        with bar:
+            task = bar.add_task(what, total=None)
+            download = fetched(
+                arguments.name,
+                data_root(arguments.data_root),
+                lambda n, total: bar.update(task, completed=n, total=total or None),
+            )
+            path = stack.enter_context(download)
         return _import_path(arguments.name, path, arguments.data_root)
 
 

@@ -1,10 +1,11 @@
 """How a data set lies on disk: one uint8 array, one index.
 
 ``<root>/<name>/images-<hash>.npy`` holds every image, class after class, ``[N, C, H, W]`` uint8, only ever mapped into
-memory. ``<root>/<name>/index.json`` names that array and says what is in it. The array is written first and under
-its own hash, and the index is replaced in one rename, so that a reader sees the old set or the new one, whole, and an
-interrupted import leaves nothing behind but a ``.part`` file, which the next import removes. Opening a set finds out
-whether it is still what was imported (:mod:`benchmark.data.intact`).
+memory. ``<root>/<name>/index.json`` names that array and says what is in it. The array is written first and under its
+own hash, and the index is replaced in one rename, so that a reader sees the old set or the new one, whole (one that
+read the index before and finds its array gone reads the index again), and an interrupted import leaves nothing behind
+but a ``.part`` file, which the next import removes. Opening a set finds out whether it is still what was imported
+(:mod:`benchmark.data.intact`).
 """
 
 from __future__ import annotations
@@ -141,21 +142,29 @@ def open_dataset(folder: Path, *, trusted: bool = False) -> Dataset | None:
     The pixels are read only where this version of the file was not read before; with `trusted` not even then.
     """
     index = read_index(folder)
-    if index is None:
-        return None
+    while index is not None:
+        path = folder / index["array"]
+        try:
+            return _mapped(path, index, trusted=trusted)
+        except (OSError, ValueError) as error:
+            now = read_index(folder) if isinstance(error, FileNotFoundError) else index
+            if now is not None and now["array"] == index["array"]:
+                raise UserError(f"{path} is missing or damaged ({error}); import the data set again") from error
+            index = now  # an import has replaced the set since its index was read
+    return None
+
+
+def _mapped(path: Path, index: dict[str, Any], *, trusted: bool) -> Dataset:
+    """The set of an index whose array is at `path`. ValueError, or an OSError, if that is not what was imported."""
     classes = tuple(ClassInfo(c["name"], c["split"], c["count"], tuple(c.get("groups", ()))) for c in index["classes"])
     shape = (sum(c.count for c in classes), *index["image_shape"])
-    path = folder / index["array"]
-    try:
-        if path.stat().st_size != HEADER + int(np.prod(shape)):
-            raise ValueError("wrong size")
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if images.shape != shape or images.dtype != np.uint8:
-            raise ValueError("wrong shape")
-        if not trusted and set_hash(pixel_digest(path, shape[1:]), classes) != index["hash"]:
-            raise ValueError(f"its SHA-256 is not that of {folder.name}/index.json")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); import the data set again") from error
+    if path.stat().st_size != HEADER + int(np.prod(shape)):
+        raise ValueError("wrong size")
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.shape != shape or images.dtype != np.uint8:
+        raise ValueError("wrong shape")
+    if not trusted and set_hash(pixel_digest(path, shape[1:]), classes) != index["hash"]:
+        raise ValueError(f"its SHA-256 is not that of {path.parent.name}/index.json")
     if isinstance(images.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
         images.base.madvise(mmap.MADV_RANDOM)
     return Dataset(index["name"], images, tuple(index["image_shape"]), classes, index["hash"], info=index["info"])

@@ -91,12 +91,9 @@ def _methods(a: str, b: str, groups: Sequence[TableGroup], results: Path) -> Ite
 
 def _label(name: str, labels: dict[str, str]) -> str:
     """The one label that `name` means: the label itself, else the method's only (or only plain) one."""
-    from optimizers import aliases
-
-    method = aliases.get(name, name)
     if name in labels:
         return name
-    matching = [label for label, own in labels.items() if own == method or label.casefold() == name.casefold()]
+    matching = [label for label, own in labels.items() if own == name or label.casefold() == name.casefold()]
     plain = [label for label in matching if "(" not in label.removesuffix("(ours)")]
     if not matching:
         words = sorted({*labels, *labels.values()})

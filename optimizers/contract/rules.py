@@ -171,9 +171,7 @@ def diverged(factory: Factory) -> Outcome:
             f"on a task whose loss is NaN {type(error).__name__} was raised ({reason}); it is a result: let NaN go on",
         ) from error
     if loss.isfinite() or all(value.isfinite().all() for value in params.values()):
-        raise ContractViolation(
-            "diverged", "a task whose loss is NaN came out finite: nobody sees that it diverged"
-        )
+        raise ContractViolation("diverged", "a task whose loss is NaN came out finite: nobody sees that it diverged")
     return "NaN stays NaN", None
 
 

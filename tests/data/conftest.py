@@ -163,10 +163,16 @@ def cifar_zip(tmp_path_factory):
     return write_zip(tmp_path_factory.mktemp("cifar") / "cifar-100.zip", cifar_folders())
 
 
-@pytest.fixture
-def good(forms):
-    """Files of 10 classes of 20 pictures."""
+@pytest.fixture(scope="session")
+def good_files(forms):
+    """Files of 10 classes of 20 pictures, encoded once."""
     return {f"c{n}/{i:02d}.png": forms.png(forms.picture(100 * n + i)) for n in range(10) for i in range(20)}
+
+
+@pytest.fixture
+def good(good_files):
+    """The same in a table of the test's own, which it may change."""
+    return dict(good_files)
 
 
 @pytest.fixture

@@ -35,6 +35,24 @@ def test_links_and_devices_in_a_tar(forms, kind, root, tmp_path):
     forms.refuse(tmp_path / "t.tar", root, "link or device, 'a/link.png'")
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_of_two_members_with_one_name_the_last_counts(mode, forms, tmp_path):
+    """As for tar and for Python; a tar is appended to so."""
+    with tarfile.open(tmp_path / "t.tar", mode) as archive:
+        for number, name in enumerate(("a/0.png", "b/0.png", "./a/0.png", "c/0.png", "b/0.png")):
+            content = forms.png(forms.picture(number, 8 + number))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    last = {"a/0.png": forms.png(forms.picture(2, 10)), "b/0.png": forms.png(forms.picture(4, 12))}
+    with archives.open_source(tmp_path / "t.tar") as source:
+        assert {name: source.sizes[name] for name in last} == {name: len(content) for name, content in last.items()}
+        assert dict(source.stream(list(last))) == last
+        for name, content in last.items():
+            with source.open(name) as file:
+                assert file.read() == content
+
+
 def test_links_in_a_zip(forms, root, tmp_path):
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         member = zipfile.ZipInfo("a/link.png")

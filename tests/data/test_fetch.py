@@ -2,13 +2,17 @@
 
 import hashlib
 import http.server
+import io
+import re
 import threading
 
 import pytest
 
-from benchmark import data
+from benchmark import data, files
+from benchmark.cli import data as cli
 from benchmark.data.importing import fetch
 from benchmark.errors import UserError
+from benchmark.screen import Screen
 
 CONTENT = bytes(range(256)) * 3000
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -119,6 +123,40 @@ def test_addresses_are_torchvisions():
         fetch.addresses("cub")
     with pytest.raises(UserError, match=r"nothing to fetch for 'omniglt' .did you mean 'omniglot'"):
         fetch.addresses("omniglt")
+
+
+def test_who_waits_for_a_download_gets_it(server, tmp_path, monkeypatch):
+    """The lock outlives what was downloaded: the folder is another process's once this one has done."""
+    monkeypatch.setattr(fetch, "addresses", lambda name: {"f": (f"{server.url}/f", MD5)})
+    waits, found, acquire = threading.Event(), [], files.acquire
+
+    def second():
+        try:
+            with fetch.fetched("x", tmp_path) as path:
+                found.append(path.read_bytes() == CONTENT)
+        except UserError as error:
+            found.append(str(error))
+
+    with fetch.fetched("x", tmp_path) as path:
+        monkeypatch.setattr(files, "acquire", lambda *how, **which: waits.set() or acquire(*how, **which))
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(60)
+    thread.join()
+    assert found == [True]
+    assert [left.name for left in path.parent.iterdir()] == [".lock"]
+
+
+def test_the_bar_is_there_while_it_downloads(server, forms, tmp_path, monkeypatch):
+    path = forms.write_tar(tmp_path / "c.tar.gz", forms.cifar_pickles(), "w:gz")
+    content, shown = path.read_bytes(), io.StringIO()
+    server.files = {"/c": content}
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(fetch, "addresses", lambda name: {"c.tar.gz": (f"{server.url}/c", md5)})
+    monkeypatch.setattr(cli, "log", lambda: Screen(file=shown, force_terminal=True, width=100))
+    assert forms.run_cli("fetch", "fc100", "--data-root", tmp_path / "root") == 0
+    assert re.search(rf"fetching fc100 .*{len(content)}/{len(content)}", shown.getvalue())
+    assert re.search(r"importing fc100 .*200/200", shown.getvalue())
 
 
 def test_the_whole_verb(server, forms, tmp_path, monkeypatch, capsys):

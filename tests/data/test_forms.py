@@ -23,8 +23,14 @@ def test_official_lists():
     assert table["test"]["n01930112"][:2] == ["n0193011200000001.jpg", "n0193011200000004.jpg"]
 
 
+@pytest.fixture(scope="module")
+def reference(forms, cifar_zip, tmp_path_factory):
+    """CIFAR-FS from a zip of class folders."""
+    return forms.imported("cifar-fs", cifar_zip, tmp_path_factory.mktemp("reference"))[0]
+
+
 @pytest.mark.parametrize("form", ["folder", "zip", "tar", "tar.gz", "pickles", "pickles.tar.gz"])
-def test_cifar_fs_is_the_same_from_every_form(form, forms, cifar_zip, tmp_path):
+def test_cifar_fs_is_the_same_from_every_form(form, forms, cifar_zip, reference, tmp_path):
     path = {
         "folder": lambda: forms.write(tmp_path / "c", forms.cifar_folders()),
         "zip": lambda: cifar_zip,
@@ -42,7 +48,6 @@ def test_cifar_fs_is_the_same_from_every_form(form, forms, cifar_zip, tmp_path):
     assert np.array_equal(forms.of_class(dataset, "apple"), expected)
     assert "apple" in dataset.splits["train"]
     assert "baby" in dataset.splits["test"]
-    reference, _ = forms.imported("cifar-fs", cifar_zip, tmp_path / "reference")
     assert dataset.hash == reference.hash
 
 
@@ -75,6 +80,36 @@ def test_omniglot(form, forms, tmp_path):
     rotated = data.load("omniglot", tmp_path / "root", rotations=True)
     assert forms.counts(rotated) == (4112, 688, 1692)
     assert rotated.name == data.load("omniglot-rotated", tmp_path / "root").name == "omniglot-rotated"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_omniglot_of_the_official_repository(packed, forms, tmp_path):
+    """Its folder ``python`` has parts of the background again, as sets of their own."""
+    parts = {half: {} for half in (*formats.HALVES, "images_background_small1", "images_background_small2")}
+    for name, content in forms.omniglot_files().items():
+        half, _, drawing = name.partition("/")
+        parts[half][name] = content
+        for small, alphabets in (("small1", ("Greek", "Korean")), ("small2", ("Greek", "Latin"))):
+            if half == formats.HALVES[0] and drawing.startswith(alphabets):
+                parts[f"{half}_{small}"][f"{half}_{small}/{drawing}"] = content
+    path, again = tmp_path / "python", []
+    path.mkdir()
+    for part, files in parts.items():
+        forms.write_zip(path / f"{part}.zip", files) if packed else forms.write(path, files)
+        if part not in formats.HALVES:
+            again += [f"{part}.zip/{name}" if packed else name for name in files]
+    assert again
+    done = data.import_dataset("omniglot", path, tmp_path / "root")
+    assert done.images == 1623
+    assert done.left_out == dict.fromkeys(again, "of classes that images_background and images_evaluation have already")
+
+
+def test_omniglot_with_a_drawing_twice(forms, tmp_path):
+    files = forms.omniglot_files()
+    again = next(name for name in files if "Greek/character03" in name)
+    path = forms.write_zip(tmp_path / "o.zip", files | {f"copy/{again}": files[again]})
+    message = rf"o.zip has one drawing of Greek/character03 twice, copy/{again} and {again}; keep one"
+    forms.refuse(path, tmp_path / "root", message, "omniglot")
 
 
 def test_cub(forms, tmp_path):

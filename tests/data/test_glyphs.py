@@ -17,6 +17,12 @@ def dataset(tmp_path_factory):
     return data.load("glyphs", tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module")
+def rendered():
+    """Drawn anew, not read."""
+    return glyphs.render()
+
+
 def test_classes_and_splits(dataset):
     sizes = {split: len(names) for split, names in dataset.splits.items()}
     assert sizes == {"train": 339, "val": 85, "test": 106}
@@ -39,8 +45,8 @@ def test_letters_drawn_alike_are_one_class(dataset):
     assert "3" not in everyone
 
 
-def test_rendering_is_fixed_and_cached(dataset, tmp_path, monkeypatch):
-    images, classes, _ = glyphs.render()
+def test_rendering_is_fixed_and_cached(dataset, rendered, tmp_path, monkeypatch):
+    images, classes, _ = rendered
     assert np.array_equal(images, dataset.images)
     assert tuple(classes) == dataset.classes
     assert set_hash(pixel_hash(dataset.images), dataset.classes) == dataset.hash
@@ -49,11 +55,14 @@ def test_rendering_is_fixed_and_cached(dataset, tmp_path, monkeypatch):
     assert data.load("glyphs", tmp_path).hash == dataset.hash
 
 
-def test_damaged_cache_is_drawn_again(dataset, tmp_path):
+def test_damaged_cache_is_drawn_again(dataset, rendered, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(glyphs, "render", lambda: drawn.append(1) or rendered)
     shutil.copytree(dataset.images.filename.parent, tmp_path / "glyphs")
     array = next((tmp_path / "glyphs").glob("images-*.npy"))
     array.write_bytes(array.read_bytes()[:1000])
     assert np.array_equal(data.load("glyphs", tmp_path).images, dataset.images)
+    assert len(drawn) == 1
 
 
 def test_support_and_query_show_different_faces(dataset):
@@ -76,8 +85,8 @@ def find(dataset, x):
 
 
 @pytest.mark.parametrize(("distort", "low", "high"), [(False, 0.84, 0.90), (True, 0.36, 0.45)])
-def test_distortion_takes_the_task_from_pixels(distort, low, high):
-    images, classes, _ = glyphs.render(distort=distort)
+def test_distortion_takes_the_task_from_pixels(distort, low, high, rendered):
+    images, classes, _ = rendered if distort else glyphs.render(distort=False)
     plain = Dataset("glyphs", images, (1, 28, 28), tuple(classes), "")
     accuracy, _ = nearest_centroid.evaluate(data.sample(data.Episodes(plain, "test", 5, 1, 15, seed=0), range(400)))
     assert low < accuracy.mean() < high

@@ -13,12 +13,13 @@ from benchmark.data.importing import formats
 from benchmark.errors import UserError
 
 
-def split_pickles(forms, names, keys=("data", "labels"), protocol=2):
-    """``data`` and ``labels``, two images a class, labels not in order."""
+def split_pickles(forms, names, keys=("data", "labels"), protocol=2, size=84, ten="train-ten"):
+    """``data`` and ``labels``, two images a class, labels not in order; `ten` is what train calls its number 10."""
     files = {}
     for number, (split, name) in enumerate(names.items()):
-        images = np.stack([forms.picture(100 * number + i, 84) for i in range(6)])
-        content = {keys[0]: images, keys[1]: [12, 10, 11, 10, 12, 11], "catname2label": {f"{split}-ten": 10}}
+        images = np.stack([forms.picture(100 * number + i, size) for i in range(6)])
+        named = {ten if split == "train" else f"{split}-ten": 10}
+        content = {keys[0]: images, keys[1]: [12, 10, 11, 10, 12, 11], "catname2label": named}
         files[name] = pickle.dumps(content, protocol)
     return files
 
@@ -122,6 +123,67 @@ def test_mini_imagenet_from_an_ilsvrc_tree(forms, tmp_path):
         data.import_dataset("miniimagenet", short, tmp_path / "root")
 
 
+@pytest.mark.parametrize("number", ["1", "00000000"])
+def test_csvs_that_number_no_image_of_an_ilsvrc_tree(number, forms, tmp_path):
+    rows = csv_rows()
+    content = {f"{s}/{s}_{n}.JPEG": b"" for pairs in rows.values() for _, s in pairs for n in range(601)}
+    rows["val"][0] = f"n01855672x{number}.jpg", "n01855672"
+    path = forms.write_zip(tmp_path / "i.zip", content | csv_files(rows))
+    message = rf"val\.csv in i\.zip lists 'n01855672x{number}\.jpg', which numbers no image; expected eight digits"
+    forms.refuse(path, tmp_path / "root", message, "miniimagenet")
+
+
+def test_csvs_with_half_a_line(forms, tmp_path):
+    content = csv_files(csv_rows())
+    content["val.csv"] += b"n0185567200000007.jpg\n"
+    path = forms.write_zip(tmp_path / "i.zip", content)
+    forms.refuse(path, tmp_path / "root", r"val\.csv: line 4 has no filename or no label; give both", "miniimagenet")
+
+
+def ilsvrc_files(forms, synsets, file="ILSVRC2012_val_{:08d}.JPEG", train=2, val=2):
+    """A root with ``train/`` and ``val/``, both in folders of synsets; `file` names the images of ``val``."""
+    photos = [forms.png(forms.picture(n)) for n in range(2)]
+    files = {f"r/train/{s}/{s}_{3 * n}.JPEG": photos[0] for s in synsets for n in range(1, train + 1)}
+    return files | {f"r/val/{s}/{file.format(n, s)}": photos[1] for s in synsets for n in range(1, val + 1)}
+
+
+VALIDATION = "of ILSVRC2012's validation images, which {} does not have"
+PART = "of the part val, whose images {} does not have"
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [("ILSVRC2012_val_{:08d}.JPEG", VALIDATION), ("{}.JPEG", PART), ("{1}_{0:04d}_val.JPEG", PART)],
+)
+def test_validation_images_of_an_ilsvrc_tree_are_left_out(file, reason, forms, tmp_path):
+    """Neither set has any; with them the tree would be taken for plain synset folders."""
+    rows = csv_rows(numbers=(601, 2))
+    synsets = sorted({synset for pairs in rows.values() for _, synset in pairs})
+    files = ilsvrc_files(forms, synsets, file, train=601)
+    path = forms.write_zip(tmp_path / "i.zip", files | csv_files(rows))
+    done = data.import_dataset("miniimagenet", path, tmp_path / "root")
+    assert done.form == "ILSVRC2012 tree, cut by the CSVs"
+    dataset = data.load("miniimagenet", tmp_path / "root")
+    assert (dataset.images == forms.shrunk(forms.picture(0), 84).transpose(2, 0, 1)).all()
+    left_out = [name for name, why in done.left_out.items() if why == reason.format("miniImageNet")]
+    assert sorted(left_out) == sorted(name for name in files if "/val/" in name)
+
+    synsets = [synset for part in formats.class_lists("tieredimagenet").values() for synset in part]
+    files = ilsvrc_files(forms, synsets, file)
+    done = data.import_dataset("tieredimagenet", forms.write_zip(tmp_path / "t.zip", files), tmp_path / "root")
+    assert done.images == 2 * 608
+    assert done.left_out == {name: reason.format("tieredImageNet") for name in files if "/val/" in name}
+
+
+def test_training_images_that_were_kept_apart_are_no_validation_images(forms, tmp_path):
+    """Some set a few of each class apart; what ``train`` has too is a copy."""
+    synsets = [synset for part in formats.class_lists("miniimagenet").values() for synset in part]
+    files = ilsvrc_files(forms, synsets, "{1}_{0}.JPEG", train=2, val=3)  # 3, 6 and 1, 2, 3
+    done = data.import_dataset("miniimagenet", forms.write_zip(tmp_path / "m.zip", files), tmp_path / "root")
+    assert {c.count for c in data.load("miniimagenet", tmp_path / "root").classes} == {4}
+    assert done.left_out == {f"r/val/{s}/{s}_3.JPEG": PART.format("miniImageNet") for s in synsets}
+
+
 @pytest.mark.parametrize("encode", [lambda raw: np.frombuffer(raw, np.uint8)[:, None], bytes])
 def test_tiered_imagenet_from_png_pickles(encode, forms, tmp_path):
     files = {}
@@ -149,7 +211,24 @@ def test_tiered_imagenet_from_synset_folders(forms, tmp_path):
     assert forms.counts(forms.imported("tieredimagenet", path, tmp_path)[0]) == (351, 97, 160)
 
 
+CIFAR_FS = {split: f"CIFAR_FS_{split}.pickle" for split in ("train", "val", "test")}
+
+
 def test_cifar_fs_from_split_pickles(forms, tmp_path):
-    names = {split: f"CIFAR_FS_{split}.pickle" for split in ("train", "val", "test")}
-    path = forms.write_zip(tmp_path / "CIFAR-FS.zip", split_pickles(forms, names))
+    path = forms.write_zip(tmp_path / "CIFAR-FS.zip", split_pickles(forms, CIFAR_FS, size=32))
     assert forms.counts(forms.imported("cifar-fs", path, tmp_path)[0]) == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "ten", "message"),
+    [
+        ("miniimagenet", 32, "train-ten", r"images of shape \[32, 32, 3\], expected 84×84 pixels as miniImageNet"),
+        ("cifar-fs", 84, "train-ten", r"images of shape \[84, 84, 3\], expected 32×32 pixels as CIFAR-FS"),
+        ("miniimagenet", 84, "n00000007", "the class n00000007, which miniImageNet does not have; is it of"),
+        ("miniimagenet", 84, "n01855672", "the class n01855672, which miniImageNet has in val; is it of"),
+        ("fc100", 32, "baby", r"the class baby, which FC100 .* has in test; is it of another set\? Import it by"),
+    ],
+)
+def test_split_pickles_of_another_set(name, size, ten, message, forms, tmp_path):
+    path = forms.write_zip(tmp_path / "x.zip", split_pickles(forms, CIFAR_FS, size=size, ten=ten))
+    forms.refuse(path, tmp_path / "root", rf"^CIFAR_FS_train\.pickle has {message}", name)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmark import data
-from benchmark.data import verify
+from benchmark.data import storage, verify
 from benchmark.data.importing import archives, build, decode
 from benchmark.data.storage import ClassInfo, set_hash
 from benchmark.data.writing import ArrayWriter
@@ -86,6 +86,18 @@ def test_a_reader_keeps_its_set_while_another_is_imported(root, forms, good, tmp
     data.import_dataset("mine", forms.write_zip(tmp_path / "n.zip", changed), root)
     assert np.array_equal(dataset.images, before)
     assert data.load("mine", root).hash != dataset.hash
+
+
+def test_a_reader_that_an_import_overtakes_opens_the_new_set(root, forms, good, tmp_path, monkeypatch):
+    """It has read the old index when the import replaces it and removes the old array."""
+    folder, read = root / "mine", storage.read_index
+    old = read(folder)
+    changed = {name: forms.png(forms.picture(9000 + i)) for i, name in enumerate(good)}
+    data.import_dataset("mine", forms.write_zip(tmp_path / "n.zip", changed), root)
+    overtaken = [old]
+    monkeypatch.setattr(storage, "read_index", lambda folder: overtaken.pop() if overtaken else read(folder))
+    assert data.load("mine", root).hash == read(folder)["hash"] != old["hash"]
+    assert not overtaken
 
 
 def test_damaged_sets_say_so(root):

@@ -115,6 +115,14 @@ def test_a_split_of_its_own(forms, tmp_path, capsys):
     assert data.load("mine", tmp_path / "root").splits == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
 
 
+def test_last_folders_that_differ_in_case_are_one(forms, tmp_path):
+    files = pictures(forms, ["a/images", "a/Images", "b/images", "c/IMAGES"])
+    dataset, _ = forms.imported("mine", forms.write_zip(tmp_path / "in.zip", files), tmp_path / "root")
+    assert {c.name: c.count for c in dataset.classes} == {"a": 6, "b": 3, "c": 3}
+    expected = {forms.picture(1000 * n + i).tobytes() for n in (0, 1) for i in range(3)}
+    assert {image.tobytes() for image in forms.of_class(dataset, "a")} == expected
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [

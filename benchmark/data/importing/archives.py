@@ -54,7 +54,8 @@ class Zip(Source):
 class Tar(Source):
     """A tar, compressed or not. Members are read in the order in which they lie: one pass for any number of files.
 
-    `opened` gives its bytes from the start, where it is no file of its own; `packed` is their number.
+    Of members with one name the last counts, as for tar itself. `opened` gives its bytes from the start, where it is no
+    file of its own; `packed` is their number.
     """
 
     def __init__(self, path: Path, opened: Callable[[], IO[bytes]] | None = None, packed: int | None = None) -> None:
@@ -62,6 +63,7 @@ class Tar(Source):
         self._file = self._opened()
         with _closing_on_error(self._file):
             self._tar = tarfile.open(fileobj=self._file)  # noqa: SIM115
+            self._places: dict[str, int] = {}  # file → offset of its last member
             sizes, folders = self._members(path, packed)
             super().__init__(path, sizes, folders)
 
@@ -73,6 +75,7 @@ class Tar(Source):
             check_limits(path, count, total, packed)
             if member.isreg():
                 sizes[_clean(member.name)] = member.size
+                self._places[_clean(member.name)] = member.offset
             else:
                 folders.add(_clean(member.name))
         assert self._tar.fileobj is not None
@@ -82,7 +85,7 @@ class Tar(Source):
         return sizes, folders
 
     def open(self, name: str) -> IO[bytes]:
-        member = next(m for m in self._tar.getmembers() if m.isreg() and _clean(m.name) == name)
+        member = next(m for m in self._tar.getmembers() if m.offset == self._places[name])
         file = self._tar.extractfile(member)
         assert file is not None  # a regular file
         return file
@@ -92,7 +95,7 @@ class Tar(Source):
         with self._opened() as file, tarfile.open(fileobj=file) as tar:
             for member in tar:
                 name = _clean(member.name)
-                if name in wanted:
+                if name in wanted and member.offset == self._places[name]:
                     wanted.discard(name)
                     found = tar.extractfile(member)
                     assert found is not None

@@ -1,7 +1,8 @@
 """Downloading the public sets: Omniglot and CIFAR-100, from the addresses and with the checksums torchvision keeps.
 
 A download that stops is resumed where it stopped; one whose checksum is wrong, or that turns out to be a web page, is
-removed and refused. What was downloaded is removed once it is imported.
+removed and refused. What was downloaded is removed once it is imported; its folder stays, with the lock that another
+process may be waiting for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -46,14 +46,15 @@ def addresses(name: str) -> dict[str, tuple[str, str]]:
 
 @contextlib.contextmanager
 def fetched(name: str, root: Path, progress: ProgressCallback | None = None) -> Iterator[Path]:
-    """The downloaded file, or the folder of several; removed when the block ends well, kept to go on with when not."""
+    """The downloaded file, or the folder of several; files are removed when the block ends well, else kept to go on."""
     files = addresses(name)
     folder = root / ".downloads" / Path(next(iter(files))).stem
     with held(folder):
         for file, (url, md5) in files.items():
             download(url, folder / file, md5, progress)
         yield folder if len(files) > 1 else folder / next(iter(files))
-        shutil.rmtree(folder)
+        for file in files:
+            (folder / file).unlink(missing_ok=True)
 
 
 def download(url: str, path: Path, md5: str, progress: ProgressCallback | None = None) -> None:

@@ -7,6 +7,7 @@ Every function looks at a source's file names, decides which form it is, and ret
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from benchmark.data.storage import SPLITS
 from benchmark.errors import UserError
 
 Lists = Mapping[str, Sequence[str]]  # split → class names
+HALVES = ("images_background", "images_evaluation")  # of Omniglot
 
 
 @cache
@@ -111,11 +113,12 @@ def complete(found: Mapping[str, str], source: Source) -> bool:
     return bool(found)
 
 
-def split_pickles(source: Source, image_format: ImageFormat) -> ImportPlan | None:
+def split_pickles(source: Source, image_format: ImageFormat, lists: Lists, what: str) -> ImportPlan | None:
     """One pickle a split with ``data`` ``[N, H, W, 3]`` and ``labels``, as many repositories share their sets.
 
-    Of miniImageNet's ``…_train_phase_{train,val,test}`` the last two hold other images of the training classes, kept
-    apart for pre-training; they are not part of the benchmark.
+    Nothing but the size of the images, and the names of the classes where there are any, tells one set from another:
+    :class:`UserError` where they are not those of `what`. Of miniImageNet's ``…_train_phase_{train,val,test}`` the last
+    two hold other images of the training classes, kept apart for pre-training; they are not part of the benchmark.
     """
     found = pick(source, r"(?!.*train_phase_(?:val|test))(?:.*_)?(train|val|test)(?:_ordered)?\.(?:pickle|pkl)")
     if not complete(found, source):
@@ -125,14 +128,34 @@ def split_pickles(source: Source, image_format: ImageFormat) -> ImportPlan | Non
         for split in SPLITS:
             content = load_pickle(source, found[split], "data", "labels")
             names = {int(v): str(k) for k, v in (content.get("catname2label") or {}).items()}
-            yield by_label(content["data"], content["labels"], names, split)
+            planned = by_label(content["data"], content["labels"], names, split)
+            _require_set(planned, found[split], image_format.size, lists, what)
+            yield planned
 
     return ImportPlan("split pickles (data, labels)", image_format, parts())
 
 
+def _require_set(planned: Sequence[PlannedClass], file: str, size: int, lists: Lists, what: str) -> None:
+    """:class:`UserError` unless images of ``size`` × ``size`` and the names of classes let a pickle be of `what`."""
+    own = {name: split for split, names in lists.items() for name in names}
+    for c in planned:
+        for shape in {getattr(image, "shape", ()) for image in c.images}:
+            if shape[:2] != (size, size):
+                raise UserError(
+                    f"{file} has images of shape {list(shape)}, expected {size}×{size} pixels as {what} has them; is "
+                    "it of another set? Import it by that one's name"
+                )
+        if own.get(c.name, "" if re.fullmatch(r"n\d{8}", c.name) else c.split) != c.split:
+            place = f"has in {own[c.name]}" if c.name in own else "does not have"
+            raise UserError(
+                f"{file} has the class {c.name}, which {what} {place}; is it of another set? "
+                "Import it by that one's name"
+            )
+
+
 def cifar(source: Source, image_format: ImageFormat, lists: Lists, what: str) -> ImportPlan:
     """CIFAR-100 as torchvision's python pickles or as class folders (train and test together), or split pickles."""
-    if (plan := split_pickles(source, image_format)) is not None:
+    if (plan := split_pickles(source, image_format, lists, what)) is not None:
         return plan
     metas = [name for name in source.sizes if name.rsplit("/", 1)[-1] == "meta"]
     for meta in metas:
@@ -164,13 +187,27 @@ def _text(name: Any) -> str:
 
 
 def omniglot(source: Source, image_format: ImageFormat) -> ImportPlan:
-    """``images_background`` and ``images_evaluation`` / alphabet / character / 20 drawings, as zips or folders."""
+    """``images_background`` and ``images_evaluation`` / alphabet / character / 20 drawings, as zips or folders.
+
+    Omniglot's repository has ``images_background_small1`` and ``…_small2`` beside them: some of the drawings again.
+    """
 
     def label(name: str) -> str:
         return "/".join(name.split("/")[-3:-1])
 
-    planned = listed(images_by(source, label), class_lists("omniglot"), source, "Omniglot (background and evaluation)")
-    return ImportPlan("alphabet / character folders", image_format, iter([planned]))
+    groups = images_by(source, label)
+    left_out: dict[str, str] = {}
+    for character, names in groups.items():
+        halves = [name for name in names if any(word.partition(".")[0] in HALVES for word in name.split("/"))]
+        if halves:
+            groups[character] = halves
+            left_out |= dict.fromkeys(set(names) - set(halves), f"of classes that {' and '.join(HALVES)} have already")
+    planned = listed(groups, class_lists("omniglot"), source, "Omniglot (background and evaluation)")
+    for c in planned:
+        for one, other in itertools.pairwise(map(str, c.images)):  # in order of file name
+            if one.rpartition("/")[2] == other.rpartition("/")[2]:
+                raise UserError(f"{source.path.name} has one drawing of {c.name} twice, {one} and {other}; keep one")
+    return ImportPlan("alphabet / character folders", image_format, iter([planned]), left_out=left_out)
 
 
 def cub(source: Source, image_format: ImageFormat) -> ImportPlan:

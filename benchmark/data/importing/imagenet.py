@@ -3,7 +3,8 @@
 miniImageNet (Vinyals et al. 2016; the split of Ravi & Larochelle 2017) is 100 synsets of 600 images, 64 / 16 / 20. Its
 CSVs name image k of a synset ``n01532829`` + ``0000000k`` + ``.jpg``, where k counts the synset's ILSVRC2012 training
 files in numerical order from one; so the set can be cut from an ILSVRC2012 tree. tieredImageNet (Ren et al. 2018) is
-608 synsets, all their images, 351 / 97 / 160, split by higher category.
+608 synsets, all their training images, 351 / 97 / 160, split by higher category. Neither has any of ILSVRC2012's
+validation images, which many trees hold in folders of the same synsets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from benchmark.data.importing.build import ImportPlan, PlannedClass
 from benchmark.data.importing.decode import ImageFormat
 from benchmark.data.importing.formats import (
+    Lists,
     by_label,
     class_lists,
     complete,
@@ -30,6 +32,7 @@ from benchmark.data.importing.formats import (
     split_rows,
     unique,
 )
+from benchmark.data.importing.layout import PARTS
 from benchmark.data.importing.sources import Source, read_text
 from benchmark.data.importing.tables import Tables
 from benchmark.data.storage import SPLITS
@@ -59,6 +62,8 @@ def csv_table(source: Source, found: dict[str, str]) -> Table:
         if not {"filename", "label"} <= set(rows.fieldnames or ()):
             raise UserError(f"{found[split]}: expected the columns filename and label, found {rows.fieldnames}")
         for row in rows:
+            if not row["filename"] or not row["label"]:
+                raise UserError(f"{found[split]}: line {rows.line_num} has no filename or no label; give both")
             table[split].setdefault(row["label"], []).append(row["filename"])
     return table
 
@@ -68,22 +73,53 @@ def mini_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
     caches = pick(source, r"mini-imagenet-cache-(train|val|test)\.(?:pkl|pickle)")
     if complete(caches, source):
         return ImportPlan("mini-imagenet-cache pickles", image_format, _caches(source, caches))
-    if (plan := split_pickles(source, image_format)) is not None:
+    if (plan := split_pickles(source, image_format, class_lists("miniimagenet"), "miniImageNet")) is not None:
         return plan
     csvs = pick(source, r"(train|val|test)\.csv")
     table = csv_table(source, csvs) if complete(csvs, source) else official_table()
-    synsets = {synset for names in table.values() for synset in names}
-    folders = {synset: names for synset, names in images_by(source, parent).items() if synset in synsets}
     if isinstance(source, Tables):
         return _tables(source, image_format, table)
+    lists = {split: list(names) for split, names in table.items()}
+    folders, left_out = _training_images(source, lists, "miniImageNet")
     if not folders:
         return ImportPlan("CSVs and images", image_format, iter([_flat(source, table)]))
+    planned, form = listed(folders, lists, source, "miniImageNet"), "synset folders"
     if any(_is_ilsvrc(names) for names in folders.values()):
-        lists = {split: list(names) for split, names in table.items()}
-        whole = listed(folders, lists, source, "miniImageNet")
-        return ImportPlan("ILSVRC2012 tree, cut by the CSVs", image_format, iter([_cut(whole, table, source)]))
-    lists = {split: list(names) for split, names in table.items()}
-    return ImportPlan("synset folders", image_format, iter([listed(folders, lists, source, "miniImageNet")]))
+        planned, form = _cut(planned, table, source), "ILSVRC2012 tree, cut by the CSVs"
+    return ImportPlan(form, image_format, iter([planned]), left_out=left_out)
+
+
+def _training_images(source: Source, lists: Lists, what: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Images by synset of `lists`, less what is not of ILSVRC2012's training set; and that, with the reason.
+
+    Left out are its validation images, by their names, and the files of another part than ``train`` of a synset that
+    ``train`` has too, unless they have names of training images (``n01532829_7.JPEG``) that ``train`` does not have:
+    some keep a few of each class apart.
+    """
+    known = {synset for names in lists.values() for synset in names}
+    folders: dict[str, list[str]] = {}
+    left_out: dict[str, str] = {}
+    for synset, names in images_by(source, parent).items():
+        if synset not in known:
+            continue
+        places = [name.rpartition("/") for name in names]
+        parts = {folder: _part(folder) for folder, _, _ in places}
+        train = {file for folder, _, file in places if parts[folder] == "train"}
+        own = re.compile(rf"{re.escape(synset)}_?\d+\.")
+        for name, (folder, _, file) in zip(names, places, strict=True):
+            part = parts[folder]
+            if file.lower().startswith("ilsvrc2012_val_"):
+                left_out[name] = f"of ILSVRC2012's validation images, which {what} does not have"
+            elif train and part not in ("", "train") and (file in train or not own.match(file)):
+                left_out[name] = f"of the part {part}, whose images {what} does not have"
+            else:
+                folders.setdefault(synset, []).append(name)
+    return folders, left_out
+
+
+def _part(folder: str) -> str:
+    """The part that the nearest folder above a class folder names; empty where none does."""
+    return next((PARTS[word] for word in reversed(folder.lower().split("/")[:-1]) if word in PARTS), "")
 
 
 def _tables(source: Tables, image_format: ImageFormat, table: Table) -> ImportPlan:
@@ -155,7 +191,7 @@ def _cut(whole: list[PlannedClass], table: Table, source: Source) -> list[Planne
     cut = []
     for c in whole:
         files = sorted(map(str, c.images), key=lambda name: int(re.findall(r"\d+", name)[-1]))
-        numbers = [int(re.findall(r"(\d{8})\.", file)[0]) for file in table[c.split][c.name]]
+        numbers = [_number(file, c.split, source) for file in table[c.split][c.name]]
         if max(numbers) > len(files):
             raise UserError(
                 f"{c.name} in {source.path.name} has {len(files)} files, the CSVs ask for number {max(numbers)}; "
@@ -163,6 +199,17 @@ def _cut(whole: list[PlannedClass], table: Table, source: Source) -> list[Planne
             )
         cut.append(PlannedClass(c.name, c.split, [files[number - 1] for number in numbers]))
     return cut
+
+
+def _number(file: str, split: str, source: Source) -> int:
+    """k of a name of the CSVs."""
+    found = re.search(r"(\d{8})\.", file)
+    if found is None or not int(found[1]):
+        raise UserError(
+            f"{split}.csv in {source.path.name} lists {file!r}, which numbers no image; expected eight digits, from "
+            "00000001 on, before a dot, as in n0153282900000005.jpg; without CSVs the official ones are taken"
+        )
+    return int(found[1])
 
 
 def tiered_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
@@ -173,8 +220,10 @@ def tiered_imagenet(source: Source, image_format: ImageFormat) -> ImportPlan:
         if not complete(labels, source):
             raise UserError(f"{source.path.name} has {images['train']} but no train_labels.pkl beside it")
         return ImportPlan("PNG pickles", image_format, _png_pickles(source, images, labels))
-    planned = listed(images_by(source, parent), class_lists("tieredimagenet"), source, "tieredImageNet")
-    return ImportPlan("synset folders", image_format, iter([planned]))
+    lists = class_lists("tieredimagenet")
+    folders, left_out = _training_images(source, lists, "tieredImageNet")
+    planned = listed(folders, lists, source, "tieredImageNet")
+    return ImportPlan("synset folders", image_format, iter([planned]), left_out=left_out)
 
 
 def _png_pickles(source: Source, images: dict[str, str], labels: dict[str, str]) -> Iterator[list[PlannedClass]]:

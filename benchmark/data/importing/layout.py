@@ -107,7 +107,10 @@ def _without_last(labelled: dict[str, list[str]]) -> dict[str, list[str]]:
         lasts = {label.rpartition("/")[2].lower() for label in labelled}
         if len(lasts) > 1 or not lasts <= NO_CLASS:
             break
-        labelled = {label.rpartition("/")[0]: names for label, names in labelled.items()}
+        shorter: dict[str, list[str]] = {}
+        for label, names in labelled.items():  # images/ and Images/ of one class are one
+            shorter.setdefault(label.rpartition("/")[0], []).extend(names)
+        labelled = shorter
     return labelled
 
 
