@@ -151,7 +151,7 @@ def test_a_tuning_and_a_study_are_submitted_with_the_runs_that_are_known(
     runs = json.loads((tmp_path / "study" / "slurm" / "7.json").read_text())["runs"]
     assert [name.startswith("tuning/") for name in runs] == [True, True, *[False] * (len(runs) - 2)]
     assert not any(name.startswith("late/") for name in runs)
-    assert "6 tasks for 4 runs, and 2 that a tuning will name; " in capsys.readouterr().out
+    assert "4 tasks for 3 runs, and 1 that a tuning will name; " in capsys.readouterr().out
     assert main(["study", str(study), "--slurm", str(written(tmp_path, "nodes = 2"))]) == 2
     assert "takes one node a job" in capsys.readouterr().err
 
