@@ -1,4 +1,4 @@
-"""Write README's table of results from the committed report: ``python docs/readme_table.py``."""
+"""Write README's table of results from the committed reports: ``python docs/readme_table.py``."""
 
 import csv
 import sys
@@ -12,7 +12,7 @@ from benchmark.recipes import BASELINE  # noqa: E402
 from benchmark.report.published import MINIIMAGENET, dataset_title  # noqa: E402
 
 README = ROOT / "README.md"
-REPORT = ROOT / "reports" / "reference" / "table1.csv"
+SOURCES = (("reference", "glyphs", "controlled"), ("study", "cifar-fs", "tuned"))  # report, data set, recipe
 BEGIN, END = "<!-- by docs/readme_table.py -->\n", "<!-- end -->\n"
 
 
@@ -21,16 +21,14 @@ def table() -> str:
 
     The last columns are what the papers print for miniImageNet. Bold: what may be the best of its column.
     """
-    with open(REPORT, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["recipe"] == "controlled"]
+    rows = [row for source in SOURCES for row in _rows(*source)]
     columns = list(dict.fromkeys((row["dataset"], int(row["shots"])) for row in rows))
-    columns.sort(key=lambda column: [column[0] != "glyphs", column])
     cells = {(row["method"], row["dataset"], int(row["shots"])): row for row in rows}
     heads = [f"{dataset_title(dataset)} {shots}-shot" for dataset, shots in columns]
     lines = ["| method | " + " | ".join([*heads, "paper 1-shot", "5-shot"]) + " |"]
     lines.append("|---|" + "--:|" * (len(columns) + 2))
     unsettled = {row["method"] for row in rows if "reconstructed" in row["remark"]}
-    names = {row["method"]: row["label"] for row in sorted(rows, key=lambda row: row["dataset"] != "glyphs")}
+    names = {row["method"]: row["label"] for row in rows}
     for method, label in names.items():
         name = label + (" \\*" if method in unsettled else "")
         name += "" if method == BASELINE else f" `{method}`"
@@ -39,6 +37,11 @@ def table() -> str:
         papers = [f"{number.mean:.1f}" if number else "–" for number in printed]
         lines.append("| " + " | ".join([name, *ours, *papers]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _rows(report: str, dataset: str, recipe: str) -> list[dict[str, str]]:
+    with open(ROOT / "reports" / report / "table1.csv", encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if (row["dataset"], row["recipe"]) == (dataset, recipe)]
 
 
 def _cell(row: dict[str, str] | None) -> str:
