@@ -115,7 +115,8 @@ class ECML(InnerOptimizer):
     def spread(self, gram: Tensor) -> Tensor:
         """Variance of log10 λ, or log10 λ_max − log10 λ_min, over the eigenvalues above 1e-6 of the largest."""
         finite = gram.isfinite().all()
-        values = torch.linalg.eigvalsh(torch.where(finite, gram, torch.eye(len(gram)).to(gram)))
+        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        values = torch.linalg.eigvalsh(torch.where(finite, gram, identity))
         values = torch.where(finite, values, math.nan)  # of a task that diverged
         kept = values > 1e-6 * values[-1]
         log = torch.where(kept, values, values[-1]).log10()

@@ -22,6 +22,7 @@ from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.grid import LISTED, methods_named, with_baseline
+from benchmark.runs.store import ENDED
 from benchmark.screen import NARROW, warn
 from benchmark.spec import RECIPES, RunSpec
 
@@ -188,7 +189,7 @@ def main(arguments: argparse.Namespace) -> int:
         states = plans.launch_plan(specs, context, workers=workers, device=device)
     if os.environ.get("RANK", "0") == "0":
         _print_results(specs, arguments.results)
-    return 0 if all(state in ("finished", "diverged", "held") for state in states.values()) else 1
+    return 0 if all(state in (*ENDED, "held") for state in states.values()) else 1
 
 
 def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str = "") -> None:

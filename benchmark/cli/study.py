@@ -23,6 +23,7 @@ from benchmark.cli.where import add_where, machinery, submit
 from benchmark.errors import UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory, is_alive
+from benchmark.runs.store import ENDED
 from benchmark.runs.study import TRIALS, Stage, Study, read
 from benchmark.runs.tune import SPACE, Tuning
 from benchmark.spec import RunSpec
@@ -126,7 +127,7 @@ def _carry_out(
     origin = {method: tuning.record(method) for method in tuning.document["chosen"]} if tuning else {}
     context = dataclasses.replace(context, results=context.results / stage.folder, tuning=origin)
     states = plan.share_plan(specs, context, workers=workers, device=device)
-    return all(state in tune.ENDED for state in states.values())
+    return all(state in ENDED for state in states.values())
 
 
 def _report(results: Path, reports: Path, log: Console) -> bool:

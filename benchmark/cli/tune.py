@@ -16,7 +16,8 @@ from benchmark.cli.run import add_knobs, knobs_given, print_plan
 from benchmark.cli.where import add_where, machinery, submit
 from benchmark.runs import tune
 from benchmark.runs.grid import methods_named
-from benchmark.runs.tune import ENDED, SPACE, Search, Tuning
+from benchmark.runs.store import ENDED
+from benchmark.runs.tune import SPACE, Search, Tuning
 
 if TYPE_CHECKING:
     import torch

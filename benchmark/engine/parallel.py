@@ -43,7 +43,7 @@ class WorkerDied(SystemExit):
 def default_workers(device: torch.device, meta_batch: int) -> int:
     """One process per GPU, or per CPU core (workers of one thread beat one of many), at most one per task.
 
-    On a GPU that was named by its number, ``cuda:1``, one.
+    On a device that was named by its number, ``cuda:1``, one.
     """
     if device.index is not None:
         return 1

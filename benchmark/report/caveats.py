@@ -10,7 +10,7 @@ from benchmark.recipes import BASELINE
 from benchmark.report.claims.verdict import join
 from benchmark.report.group import TableGroup
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
-from benchmark.runs.store import CONTINUED, Run
+from benchmark.runs.store import CONTINUED, ENDED, Run
 
 VERSIONS = {
     "version": "versions of this suite",
@@ -27,7 +27,7 @@ PAPER_ITERATIONS = 60_000
 PAPER_METHODS = [method for method in TITLES if method not in (BASELINE, "md-released", "md-convex")]
 
 
-def made_by(run: Run, key: str) -> list[Any]:
+def _made_by(run: Run, key: str) -> list[Any]:
     """The values of an entry of the environment that the run was made under: of its begin, and where it went on."""
     return [stage[key] for stage in (run.environment, *run.environment.get(CONTINUED, [])) if key in stage]
 
@@ -78,14 +78,14 @@ def _of_group(group: TableGroup) -> Iterator[str]:
     skipped = [f"{run.name} ({count:,})" for run in trained if (count := int(run.status.get("skipped_steps", 0)))]
     if skipped:
         yield f"meta-steps that were not finite were skipped: {join(skipped)}."
-    unfinished = [f"{run.name} ({run.state})" for run in runs if run.state not in ("finished", "diverged")]
+    unfinished = [f"{run.name} ({run.state})" for run in runs if run.state not in ENDED]
     if unfinished:
         yield f"not finished: {join(unfinished)}."
     for key, name in VERSIONS.items():
-        values = sorted({str(value) for run in runs for value in made_by(run, key) if value})
+        values = sorted({str(value) for run in runs for value in _made_by(run, key) if value})
         if len(values) > 1:
             yield f"mixed {name}: {join(values)}."
-    if any(str(commit).endswith("+") for run in runs for commit in made_by(run, "commit")):
+    if any(str(commit).endswith("+") for run in runs for commit in _made_by(run, "commit")):
         yield "some runs were made with files that differ from their commit (marked +)."
     yield from _protocol(group, trained)
     counts = [

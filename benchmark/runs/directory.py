@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import PART, now, write_atomic, write_json
 from benchmark.runs import owner, schema_one
-from benchmark.runs.store import CONTINUED, Run, document_digest, load_run
+from benchmark.runs.store import CONTINUED, ENDED, Run, document_digest, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunDirectory:
     def _elsewhere(self, before: Run, environment: dict[str, Any]) -> dict[str, Any]:
         """What else made the run's numbers from here on, where it goes on on another machine or by other code."""
         done = before.status.get("iteration", 0)
-        if not done or before.state in ("finished", "diverged"):
+        if not done or before.state in ENDED:
             return {}
         stages = before.environment.get(CONTINUED, [])
         last = functools.reduce(operator.or_, stages, before.environment)

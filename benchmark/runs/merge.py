@@ -14,10 +14,9 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.files import write_atomic
 from benchmark.runs.directory import RunDirectory, is_alive
-from benchmark.runs.store import Run, load_run, load_runs, results_folders
+from benchmark.runs.store import ENDED, Run, load_run, load_runs, results_folders
 from benchmark.spec import SCHEMA, RunSpec
 
-RESULTS = ("finished", "diverged")
 TABLES = ("evaluation.csv", "training.csv", "validation.csv")
 FILES = ("checkpoint.prev.pt", "checkpoint.pt", "evaluation.partial.csv", *TABLES, "spec.json", "status.json")
 """What makes a run, in the order in which it is copied: killed anywhere, the copy says no more than it holds."""
@@ -103,7 +102,7 @@ def further(one: Run, other: Run) -> Run:
     images = [run.environment.get("dataset_hash") for run in (one, other)]
     if all(images) and images[0] != images[1]:
         raise UserError(f"{one.name}: in {one.path.parent} and {other.path.parent}, on different images")
-    if one.state in RESULTS and other.state in RESULTS and _numbers(one) != _numbers(other):
+    if one.state in ENDED and other.state in ENDED and _numbers(one) != _numbers(other):
         raise UserError(
             f"{one.name}: has results in {one.path.parent} and {other.path.parent}, with different numbers "
             "(another kind of processor gives other roundings); delete one of the two folders"
@@ -113,7 +112,7 @@ def further(one: Run, other: Run) -> Run:
 
 def _progress(run: Run) -> tuple[bool, int, bool]:
     partial = (run.path / "evaluation.partial.csv").exists()
-    return run.state in RESULTS, run.status.get("iteration", 0), partial
+    return run.state in ENDED, run.status.get("iteration", 0), partial
 
 
 def _numbers(run: Run) -> list[object]:

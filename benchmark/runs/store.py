@@ -41,6 +41,9 @@ SINGLE = 2.0**128
 """Larger than any finite float32."""
 
 
+ENDED = ("finished", "diverged")
+"""States of a run that has its result."""
+
 CONTINUED = "continued"
 """In a run's environment: for each time that it went on elsewhere, after how many meta-steps and what was different."""
 

@@ -34,9 +34,6 @@ SCHEMA = 1
 SPACE: dict[str, tuple[float, float]] = {"alpha": (0.01, 0.5), "meta_lr": (3e-4, 3e-3), "geometry_lr": (0.1, 10.0)}
 """Smallest and largest value of what is tuned, logarithmic in between. One space for all methods."""
 
-ENDED = ("finished", "diverged")
-"""States of a trial that is over; a choice needs all of a method's trials to be."""
-
 _DEFAULTS = RunSpec()
 
 DIGITS = 4
@@ -141,7 +138,7 @@ def _write(results: Path, search: Search, methods: Sequence[str], dataset_hash: 
             chosen["chosen"] = "yes"
             kept = ("trial", "run", *SPACE, "score", "accuracy", "accuracy_ci95", "best_iteration")
             best[method] = {key: chosen[key] for key in kept} | {"edge": _edges(chosen, description["points"])}
-        elif all(trial["state"] in ENDED for trial in trials):
+        elif all(trial["state"] in store.ENDED for trial in trials):
             without[method] = "no trial has a score"
     document = description | {"chosen": best, "without_choice": without}
     for name, content in (
@@ -203,7 +200,7 @@ def _validated(run: store.Run, iteration: int) -> dict[str, float | None]:
 def _choose(trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The trial with the best score, the first on a tie; None until all trials ended, and where none has a score."""
     scored = [trial for trial in trials if trial["score"] is not None]
-    if not scored or any(trial["state"] not in ENDED for trial in trials):
+    if not scored or any(trial["state"] not in store.ENDED for trial in trials):
         return None
     return max(scored, key=lambda trial: trial["score"])  # max: the first of equals
 

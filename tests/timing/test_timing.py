@@ -56,10 +56,12 @@ def test_table_files_and_figure(tmp_path, capsys):
     assert set(read.milliseconds(16, 4)) >= {"maml", "md"}
 
 
-def test_peers_stand_beside_no_gpu(monkeypatch):
+def test_peers_stand_beside_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "choose_device", torch.device)
     with pytest.raises(UserError, match="--peers are timed on the CPU, which says nothing beside cuda"):
-        timing_verb.main(arguments("--peers", "--device", "cuda"))
+        timing_verb.main(
+            arguments("--peers", "--device", "cuda", "--results", str(tmp_path), "--reports", str(tmp_path))
+        )
 
 
 def test_rows_of_other_measurements_stay(tmp_path, monkeypatch):

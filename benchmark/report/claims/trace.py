@@ -45,17 +45,16 @@ def checks(where: str, cells: Sequence[Cell]) -> Iterator[tuple[str, Check]]:
     for cell in sorted(traced, key=lambda cell: (len(cell.options), -len(cell.measured))):
         known.setdefault(cell.method, cell)
     baselines = [known[method] for method in BASELINES if method in known]
-    for cell in traced:
-        if cell.method in MIRROR and baselines:
-            yield "faster", against(where, cell, baselines, {"": ("support_nll", left_along_the_way)})
-            yield "drop", against(where, cell, baselines, {"": ("support_nll", left_after_one_step)})
-            ends = {"loss": ("support_nll", at_end), "change of norm": ("grad_norm", last_change)}
-            yield "end", against(where, cell, baselines, ends)
+    mirror = [cell for cell in traced if cell.method in MIRROR]
+    for cell in mirror if baselines else []:
+        yield "faster", against(where, cell, baselines, {"": ("support_nll", left_along_the_way)})
+        yield "drop", against(where, cell, baselines, {"": ("support_nll", left_after_one_step)})
+        ends = {"loss": ("support_nll", at_end), "change of norm": ("grad_norm", last_change)}
+        yield "end", against(where, cell, baselines, ends)
     starters = [known[method] for method in STARTERS if method in known]
     curved = [known["metacurvature"]] if "metacurvature" in known else []
-    for cell in [*(cell for cell in traced if cell.method in MIRROR), *curved]:
-        if starters:
-            yield "start", against(where, cell, starters, {"": ("support_nll", at_start)}, STARTERS)
+    for cell in [*mirror, *curved] if starters else []:
+        yield "start", against(where, cell, starters, {"": ("support_nll", at_start)}, STARTERS)
     four = [known[method] for method in (*BASELINES, "md") if method in known]
     if len(four) > 1 and "md" in known:
         yield "norms", norms(where, four)
