@@ -10,6 +10,7 @@ from benchmark.recipes import BASELINE
 from benchmark.report.claims.verdict import join
 from benchmark.report.group import TableGroup
 from benchmark.report.published import RECONSTRUCTED, TITLES, method_title
+from benchmark.report.words import between
 from benchmark.runs.store import CONTINUED, ENDED, Run
 
 VERSIONS = {
@@ -92,8 +93,7 @@ def _of_group(group: TableGroup) -> Iterator[str]:
         len({run.spec["seed"] for run in cell.measured}) for cell in cells if cell.method != BASELINE and cell.measured
     ]
     if counts and min(counts) < statistics.FEW_SEEDS:
-        ends = " to ".join(dict.fromkeys((str(min(counts)), str(max(counts)))))
-        few = "one seed" if ends == "1" else f"{ends} seeds"
+        few = "one seed" if max(counts) == 1 else f"{between(counts)} seeds"
         yield f"few seeds ({few}): intervals over tasks do not show what another training run would change."
     missing = [
         f"{row.label} has no {shots}-shot run" for row in group.rows for shots in group.shots if shots not in row.cells

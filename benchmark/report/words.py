@@ -77,6 +77,11 @@ def spread(values: Sequence[float]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def between(counts: Sequence[int]) -> str:
+    """``2,000 to 3,000``, or the one number that all are."""
+    return " to ".join(dict.fromkeys(f"{count:,}" for count in (min(counts), max(counts))))
+
+
 def counted(counts: Sequence[int]) -> str:
     """``32,901``; where numbers differ between recipes or shots, each once."""
     return " / ".join(f"{count:,}" for count in counts) or NONE

@@ -70,6 +70,16 @@ def test_the_band_is_over_seeds_where_there_are_several(add_run, results):
         assert "from the smallest to the largest seed" in fig1.fig1(group, 1).caption
 
 
+def test_the_caption_counts_tasks_where_methods_have_different_seeds(add_run, results):
+    captions = []
+    for method, seed in (("md", 0), ("maml", 0), ("md", 1)):
+        add_run(method, seed=seed, tasks=30)
+        with styled():
+            captions.append(fig1.fig1(group_runs(load_runs(results))[0], 1).caption)
+    assert ["over 30 new" in text for text in captions] == [True, True, False]
+    assert "mean over 30 to 60 new tasks, " in captions[-1]
+
+
 def test_a_method_that_diverges_past_its_training_does_not_press_the_others_flat(add_run, results):
     """The linear axes end above what the steps in training show; the caption names who leaves them."""
     add_run("maml", tasks=10)

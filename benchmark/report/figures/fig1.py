@@ -14,7 +14,7 @@ from benchmark.report.figures.style import GUIDE, PAPER, LineStyle, looks, weigh
 from benchmark.report.figures.where import place, stem
 from benchmark.report.group import TableGroup
 from benchmark.report.scope import Scope
-from benchmark.report.words import listed
+from benchmark.report.words import between, listed
 from benchmark.statistics import Band
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def fig1(group: TableGroup, shots: int) -> Drawing | None:
             axis.set_xlabel("inner step k")
         return figure
 
-    tasks = max(found.count for cell in cells if (found := cell.band("support_nll")))
+    tasks = between([found.count for cell in cells if (found := cell.band("support_nll"))])
     several = any(len(cell.measured) > 1 for cell in cells)
     leaving = [
         cell.label for cell in cells
@@ -52,7 +52,7 @@ def fig1(group: TableGroup, shots: int) -> Drawing | None:
     return drawing(
         stem("fig1", group, shots),
         f"Fig. 1, {place(group, shots)}: support loss (a, b) and gradient norm (c, d) at inner step k, mean over "
-        f"{tasks:,} new tasks, {band}. Left: who starts lower and drops faster; right, on a logarithmic axis: who ends "
+        f"{tasks} new tasks, {band}. Left: who starts lower and drops faster; right, on a logarithmic axis: who ends "
         f"lower, and whose line is flat there. The paper's methods are bold; dashed: the steps in training.{left}",
         f"Four line charts for {place(group, shots)}. " + " ".join(_told(cell) for cell in cells),
         picture,
