@@ -181,7 +181,7 @@ def main(arguments: argparse.Namespace) -> int:
         _print_results(specs, arguments.results)
         return status
     if arguments.shared:
-        costs = Costs([arguments.results], workers=workers, data_root=arguments.data_root)
+        costs = Costs([arguments.results], workers=workers, device=device, data_root=arguments.data_root)
         specs = sorted(specs, key=lambda spec: -costs.left(spec, None))
         context = dataclasses.replace(context, shared=True)
         states = plans.share_plan(specs, context, workers=workers, device=device, wait=False)

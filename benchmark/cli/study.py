@@ -31,7 +31,6 @@ from benchmark.spec import RunSpec
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.runs.costs import Costs
     from benchmark.runs.run import Context
 
 HELP = "tune, run and report what a study file says"
@@ -212,10 +211,12 @@ def _say_left(study: Study, context: Context, workers: int, log: Console) -> Non
 def _left(study: Study, context: Context, workers: int) -> tuple[Sequence[tuple[str, list[str], float]], float]:
     """By stage: the state of each run, and seconds left; and the seconds of all."""
     from benchmark.runs.costs import Costs
+    from benchmark.runs.environment import choose_device
 
     found = places(study, context.results)
     folders = dict.fromkeys(folder for _, folder, _ in found)
-    costs: Costs = Costs(folders, workers=workers, data_root=context.data_root)
+    device = choose_device(context.device)
+    costs = Costs(folders, workers=workers, device=device, data_root=context.data_root)
     lines = []
     for name, folder, specs in found:
         judged = [(spec, *standing(spec, folder)) for spec in specs]

@@ -1,8 +1,9 @@
 """How long runs will take: from runs that were measured, else from operations counted.
 
-A meta-step takes what the finished and begun runs of the same work took by their own clocks. Work that was not met yet
-is counted in floating-point operations of convolutions and matrix products, and takes their number times the seconds
-per operation of the runs that are there, or of :data:`FLOPS` before there are any. A validation or test task takes its
+A meta-step takes what the finished and begun runs of the same work took by their own clocks, shared out among the
+workers there are now; runs made on this kind of device, where there are any, and else all. Work that was not met yet is
+counted in floating-point operations of convolutions and matrix products, and takes their number times the seconds per
+operation of the runs that are there, or of :data:`FLOPS` before there are any. A validation or test task takes its
 share of a training task. All this is the time of one process that has its cores to itself.
 """
 
@@ -13,13 +14,15 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from benchmark import data
 from benchmark.engine.counting import flops
 from benchmark.engine.execution import Execution
 from benchmark.errors import UserError
 from benchmark.metagrad import meta_gradient
 from benchmark.recipes import BASELINE
-from benchmark.runs import store
+from benchmark.runs import environment, store
 from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
 from benchmark.tasks import TaskStream
@@ -41,11 +44,14 @@ WORK = (
 
 
 class Costs:
-    """Seconds of meta-steps, learned from the runs below some folders."""
+    """Seconds of meta-steps by `workers` on `device`, learned from the runs below some folders."""
 
-    def __init__(self, folders: Iterable[Path], *, workers: int, data_root: Path | None = None) -> None:
+    def __init__(
+        self, folders: Iterable[Path], *, workers: int, device: torch.device, data_root: Path | None = None
+    ) -> None:
         self.workers, self.data_root = workers, data_root
-        found: dict[tuple, list[tuple[float, RunSpec]]] = {}
+        here = environment.described(device)
+        found: dict[tuple, list[tuple[bool, float, RunSpec]]] = {}
         for folder in folders:
             if not folder.is_dir():
                 continue
@@ -53,9 +59,14 @@ class Costs:
                 wall, done = run.status.get("wall_s", {}).get("train", 0.0), run.status.get("iteration", 0)
                 if wall > 0 and done:
                     spec = RunSpec.from_dict(run.spec)
-                    found.setdefault(_work(spec), []).append((wall / done, spec))
-        self.step_s = {work: statistics.median(s for s, _ in runs) for work, runs in found.items()}
-        self._examples = [runs[0][1] for runs in found.values()]
+                    alike = run.environment.get("device") == here and store.CONTINUED not in run.environment
+                    step_s = wall / done * run.environment.get("workers", 1) / workers
+                    found.setdefault(_work(spec), []).append((alike, step_s, spec))
+        self.step_s: dict[tuple, float] = {}
+        for work, runs in found.items():
+            on_this_kind = [step_s for alike, step_s, _ in runs if alike]
+            self.step_s[work] = statistics.median(on_this_kind or [step_s for _, step_s, _ in runs])
+        self._examples = [runs[0][2] for runs in found.values()]
         self._counted: dict[tuple, int] = {}
 
     def left(self, spec: RunSpec, status: dict | None) -> float:

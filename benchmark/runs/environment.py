@@ -44,6 +44,11 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
+def described(device: torch.device) -> str:
+    """As runs record it: ``cpu (AMD EPYC)``."""
+    return f"{device.type} ({device_name(device)})"
+
+
 def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[str, Any]:
     """What a reader needs to repeat or to doubt a number."""
     return {
@@ -52,7 +57,7 @@ def environment(device: torch.device, group: Group, dataset_hash: str) -> dict[s
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "device": f"{device.type} ({device_name(device)})",
+        "device": described(device),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # on another processor, other roundings
         "deterministic": device.type == "cpu",
         "workers": group.size,

@@ -15,13 +15,15 @@ import torch
 
 from benchmark.cli.parser import main
 from benchmark.errors import UserError
-from benchmark.runs import costs, plan, store, study
+from benchmark.runs import costs, environment, plan, store, study
 from benchmark.runs import run as runner
 from benchmark.runs.directory import RunDirectory
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
 from tests.report.builder import build_run
 from tests.tiny_images import store_tiny
+
+CPU = torch.device("cpu")
 
 SHARED = """
 dataset = "tiny"
@@ -283,7 +285,7 @@ def test_the_study_of_the_project_can_be_read() -> None:
 def test_time_left_comes_from_what_runs_took(tmp_path: Path) -> None:
     knobs = {"iterations": 200, "validate_every": 100, "validation_tasks": 50, "tasks": 40, "meta_batch": 4}
     build_run(tmp_path, "maml", status={"iteration": 50, "wall_s": {"train": 100.0}}, state="interrupted", **knobs)
-    known = costs.Costs([tmp_path], workers=1)
+    known = costs.Costs([tmp_path], workers=1, device=CPU)
     spec = RunSpec(method="maml", seed=5, **knobs)
     assert known.of_step(spec) == 2.0
     tasks = costs.VALIDATION_SHARE * 2 * 50 + costs.TEST_SHARE * 40
@@ -293,9 +295,20 @@ def test_time_left_comes_from_what_runs_took(tmp_path: Path) -> None:
     assert known.left(RunSpec(method="pixels", iterations=0), None) == 0.0
 
 
+def test_runs_on_this_kind_of_device_say_how_long_another_takes(tmp_path: Path) -> None:
+    here = environment.described(CPU)
+    walls = [("cpu (slow)", 100.0, 1), ("cpu (slow)", 110.0, 1), ("cpu (slow)", 90.0, 1), (here, 20.0, 2)]
+    for seed, (device, wall, workers) in enumerate(walls):
+        status = {"iteration": 10, "wall_s": {"train": wall}}
+        build_run(tmp_path, seed=seed, status=status, environment={"device": device, "workers": workers})
+    spec = RunSpec(method="maml", seed=5)
+    assert costs.Costs([tmp_path], workers=1, device=CPU).of_step(spec) == 2.0 * 2
+    assert costs.Costs([tmp_path], workers=4, device=CPU).of_step(spec) == 2.0 * 2 / 4
+
+
 def test_work_not_met_yet_is_counted_in_operations(root: Path, tmp_path: Path) -> None:
     one = RunSpec(method="maml", dataset="tiny", ways=3, channels=4, query_train=3, steps=1, meta_batch=2)
-    unknown = costs.Costs([], workers=2, data_root=root)
+    unknown = costs.Costs([], workers=2, device=CPU, data_root=root)
     by_hand = unknown.of_step(one) * costs.FLOPS * 2 / one.meta_batch
     pixels, shots, queries = [256, 64, 16, 4], 3, 9
     forward = sum(2 * 9 * (4 if i else 1) * 4 * size for i, size in enumerate(pixels)) + 2 * 4 * 3  # of one image
@@ -307,5 +320,5 @@ def test_a_run_on_images_that_are_not_here_is_no_example(root: Path, tmp_path: P
     elsewhere = {"iteration": 50, "wall_s": {"train": 100.0}}
     build_run(tmp_path, "maml", dataset="on-another-machine", status=elsewhere)
     spec = RunSpec(method="maml", dataset="tiny", ways=3, channels=4, query_train=3, steps=1, meta_batch=2)
-    beside = costs.Costs([tmp_path], workers=2, data_root=root)
-    assert beside.of_step(spec) == costs.Costs([], workers=2, data_root=root).of_step(spec)
+    beside = costs.Costs([tmp_path], workers=2, device=CPU, data_root=root)
+    assert beside.of_step(spec) == costs.Costs([], workers=2, device=CPU, data_root=root).of_step(spec)
