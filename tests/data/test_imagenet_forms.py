@@ -232,3 +232,12 @@ def test_cifar_fs_from_split_pickles(forms, tmp_path):
 def test_split_pickles_of_another_set(name, size, ten, message, forms, tmp_path):
     path = forms.write_zip(tmp_path / "x.zip", split_pickles(forms, CIFAR_FS, size=size, ten=ten))
     forms.refuse(path, tmp_path / "root", rf"^CIFAR_FS_train\.pickle has {message}", name)
+
+
+def test_split_pickles_without_class_names_are_told_by_their_number(forms, tmp_path):
+    """FC100's and CIFAR-FS's have images of one size: the first has 60 training classes, the second 64."""
+    images = np.stack([forms.picture(i, 32) for i in range(60)])
+    files = {name: pickle.dumps({"data": images, "labels": list(range(60))}, 2) for name in CIFAR_FS.values()}
+    path = forms.write_zip(tmp_path / "x.zip", files)
+    message = r"^CIFAR_FS_train\.pickle has 60 classes as fc100 has, not 64 as CIFAR-FS .*; is it of fc100\?"
+    forms.refuse(path, tmp_path / "root", message, "cifar-fs")

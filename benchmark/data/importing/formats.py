@@ -24,6 +24,7 @@ from benchmark.data.storage import SPLITS
 from benchmark.errors import UserError
 
 Lists = Mapping[str, Sequence[str]]  # split → class names
+PICKLED = ("fc100", "cifar-fs", "miniimagenet", "tieredimagenet")  # sets that are shared as pickles by split
 HALVES = ("images_background", "images_evaluation")  # of Omniglot
 
 
@@ -116,9 +117,10 @@ def complete(found: Mapping[str, str], source: Source) -> bool:
 def split_pickles(source: Source, image_format: ImageFormat, lists: Lists, what: str) -> ImportPlan | None:
     """One pickle a split with ``data`` ``[N, H, W, 3]`` and ``labels``, as many repositories share their sets.
 
-    Nothing but the size of the images, and the names of the classes where there are any, tells one set from another:
-    :class:`UserError` where they are not those of `what`. Of miniImageNet's ``…_train_phase_{train,val,test}`` the last
-    two hold other images of the training classes, kept apart for pre-training; they are not part of the benchmark.
+    Nothing but the size of the images, the number of classes and their names where there are any tells one set from
+    another: :class:`UserError` where they are not those of `what`. Of miniImageNet's
+    ``…_train_phase_{train,val,test}`` the last two hold other images of the training classes, kept apart for
+    pre-training; they are not part of the benchmark.
     """
     found = pick(source, r"(?!.*train_phase_(?:val|test))(?:.*_)?(train|val|test)(?:_ordered)?\.(?:pickle|pkl)")
     if not complete(found, source):
@@ -129,15 +131,15 @@ def split_pickles(source: Source, image_format: ImageFormat, lists: Lists, what:
             content = load_pickle(source, found[split], "data", "labels")
             names = {int(v): str(k) for k, v in (content.get("catname2label") or {}).items()}
             planned = by_label(content["data"], content["labels"], names, split)
-            _require_set(planned, found[split], image_format.size, lists, what)
+            _require_set(planned, split, found[split], image_format.size, lists, what)
             yield planned
 
     return ImportPlan("split pickles (data, labels)", image_format, parts())
 
 
-def _require_set(planned: Sequence[PlannedClass], file: str, size: int, lists: Lists, what: str) -> None:
-    """:class:`UserError` unless images of ``size`` × ``size`` and the names of classes let a pickle be of `what`."""
-    own = {name: split for split, names in lists.items() for name in names}
+def _require_set(planned: Sequence[PlannedClass], split: str, file: str, size: int, lists: Lists, what: str) -> None:
+    """:class:`UserError` unless images of ``size`` × ``size`` and the classes let a pickle be a split of `what`."""
+    own = {name: where for where, names in lists.items() for name in names}
     for c in planned:
         for shape in {getattr(image, "shape", ()) for image in c.images}:
             if shape[:2] != (size, size):
@@ -151,6 +153,10 @@ def _require_set(planned: Sequence[PlannedClass], file: str, size: int, lists: L
                 f"{file} has the class {c.name}, which {what} {place}; is it of another set? "
                 "Import it by that one's name"
             )
+    count, due = len(planned), len(lists[split])
+    for other in PICKLED:
+        if count != due and count == len(class_lists(other)[split]):
+            raise UserError(f"{file} has {count} classes as {other} has, not {due} as {what}; is it of {other}?")
 
 
 def cifar(source: Source, image_format: ImageFormat, lists: Lists, what: str) -> ImportPlan:
