@@ -35,13 +35,19 @@ class Execution:
 
     @contextlib.contextmanager
     def multiplication(self) -> Iterator[None]:
-        """Within the block float32 matrix products are as exact as ``precision`` says: in full, or rounded to TF32."""
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        """Within the block a GPU multiplies float32 numbers as ``precision`` says: in full, or rounded to TF32.
+
+        That goes for matrix products and for convolutions, which torch by itself would round to TF32.
+        """
+        rounded = self.precision == "tf32"
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("high" if rounded else "highest")
+        torch.backends.cudnn.allow_tf32 = rounded
         try:
             yield
         finally:
-            torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]
 
 
 PLAIN = Execution()

@@ -12,6 +12,7 @@ import torch
 
 import optimizers
 from benchmark import networks
+from benchmark.engine.execution import PLAIN
 from benchmark.metagrad import Task, meta_gradient
 
 MEMINFO = Path("/proc/meminfo")
@@ -47,6 +48,7 @@ def load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
+@PLAIN.multiplication()
 def meta_gradient_s(image_shape: tuple[int, int, int], channels: int, device: torch.device, rounds: int) -> float:
     """Median seconds of MAML's exact meta-gradient of one 5-way 1-shot task on a CNN4: 5 steps, 15 query images each.
 

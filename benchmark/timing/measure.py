@@ -35,6 +35,7 @@ from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.data.storage import ClassInfo
 from benchmark.engine.allocator import keep_large_buffers
 from benchmark.engine.counting import flops, peak_bytes
+from benchmark.engine.execution import PLAIN
 from benchmark.metagrad import Task, evaluate_batch, meta_gradient
 from benchmark.runs.environment import device_name
 from benchmark.timing import peers
@@ -65,6 +66,7 @@ class Measurement:
         self.seconds.append(statistics.fmean(self.clock(self.run) for _ in range(self.repeats)))
 
 
+@PLAIN.multiplication()
 def measure(
     methods: Sequence[str],
     workloads: Sequence[Workload],

@@ -13,9 +13,11 @@ from benchmark import data, train
 from benchmark.engine.execution import Execution
 from benchmark.meta_optimizer import create_meta_optimizer
 from benchmark.metagrad import Task, meta_gradient
+from benchmark.runs import machine
 from benchmark.runs.assembly import build
 from benchmark.spec import RunSpec
 from benchmark.tasks import TaskStream
+from benchmark.timing import measure, peers
 from benchmark.training_state import Progress
 from optimizers.maml import GradientDescent
 from tests.engine.helpers import images
@@ -115,3 +117,24 @@ def test_a_method_that_leaves_a_tensor_on_the_cpu_is_seen():
     optimizer = Fault(build(RunSpec(method="maml", **SPEC), (3, 16, 16), META).network)
     with pytest.raises(RuntimeError, match="device"):
         meta_gradient(optimizer, meta_batch(), 1, "vmap")
+
+
+def rounds_to_tf32():
+    return torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float64"])
+def test_products_and_convolutions_are_rounded_to_tf32_where_the_precision_says_so(precision):
+    before = rounds_to_tf32()
+    with Execution(precision=precision).multiplication():
+        assert rounds_to_tf32() == (precision == "tf32",) * 2
+    assert rounds_to_tf32() == before
+
+
+def test_what_is_timed_is_not_rounded_to_tf32(monkeypatch):
+    seen = []
+    monkeypatch.setattr(measure, "keep_large_buffers", lambda: seen.append(rounds_to_tf32()))
+    measure.measure(["maml"], [peers.Workload(16, 2, steps=1)], rounds=1)
+    monkeypatch.setattr(machine, "meta_gradient", lambda *_: (seen.append(rounds_to_tf32()) or torch.zeros(()), {}))
+    machine.meta_gradient_s((1, 16, 16), 2, torch.device("cpu"), rounds=1)
+    assert seen == [(False, False)] * 2
