@@ -42,8 +42,8 @@ class Hooks:
     """Called with (payload, progress) before and after every validation, every `save_every_s` seconds, when asked to
     stop, and when the run diverges."""
     should_stop: Callable[[], bool] = lambda: False
-    """Polled after each meta-step and each chunk of a validation; when true, :class:`Interrupted` is raised with
-    everything saved but an unfinished validation."""
+    """Asked by every process of the group at once, which all get one answer, after each meta-step and each chunk of a
+    validation; when true, :class:`Interrupted` is raised with everything saved but an unfinished validation."""
     on_step: Callable[[Progress], None] = lambda progress: None
     save_every_s: float = 30.0
 
@@ -63,7 +63,8 @@ def train(
     """Run `spec.iterations` meta-steps and leave the best meta-parameters in `optimizer`.
 
     One meta-step: θ ← MetaOpt(θ, mean over the meta-batch of ∇_θ objective). Best is by validation accuracy (by nll
-    for regression), the earlier one on a tie.
+    for regression), the earlier one on a tie; those with a validation task whose loss is not finite are not compared,
+    and without any that can be the last ones stay.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def train(
         progress.iteration += 1
         progress.losses.append(loss)
         hooks.on_step(progress)
-        stop = execution.group.any_(hooks.should_stop())
+        stop = hooks.should_stop()
         if stop or execution.group.any_(time.monotonic() - saved > hooks.save_every_s):
             save_now()
         if stop:
@@ -203,7 +204,7 @@ def _validate(
     """Measure on the validation classes and keep the meta-parameters if they are the best so far."""
 
     def on_chunk(table: pd.DataFrame) -> None:
-        if execution.group.any_(should_stop()):
+        if should_stop():
             raise Interrupted(f"interrupted in the meta-validation after iteration {progress.iteration}")
 
     stream = TaskStream.of(spec, dataset, "val")

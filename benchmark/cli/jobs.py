@@ -16,9 +16,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from typing import Any
 
-from benchmark.engine.shutdown import end_with_parent
-
-PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+from benchmark.engine.shutdown import end_with_parent, stopping
 
 
 def side_by_side(words: Sequence[str], count: int, device: str) -> int:
@@ -106,8 +104,7 @@ def _signals_passed_on(numbers: Sequence[int]) -> Iterator[list[int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, number)
 
-    known = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
-    before = {number: signal.signal(number, pass_on) for number in known}
+    before = {number: signal.signal(number, pass_on) for number in stopping()}
     try:
         yield told
     finally:

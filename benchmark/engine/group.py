@@ -60,7 +60,15 @@ class Group:
 
     def any_(self, flag: bool) -> bool:
         """Whether any rank's `flag` is true."""
-        return bool(self.sum_(torch.tensor([float(flag)])) > 0)
+        return bool(self.largest(int(flag)))
+
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers, on every rank."""
+        if self.size == 1:
+            return number
+        box = torch.tensor(number, device=self.device)
+        dist.all_reduce(box, dist.ReduceOp.MAX)
+        return int(box)
 
 
 @contextlib.contextmanager

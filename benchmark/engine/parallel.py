@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.group import Group, joined
-from benchmark.engine.shutdown import WARNINGS, end_with_parent
+from benchmark.engine.shutdown import REPEATED, end_with_parent, stopping
 
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed."""
@@ -228,7 +228,7 @@ class _Workers:
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
         def pass_on(number: int, frame: object) -> None:
-            if self.signal is not None and number in WARNINGS:
+            if self.signal is not None and number in REPEATED:
                 return
             if self.signal is not None:  # asked twice
                 self._end()
@@ -241,8 +241,7 @@ class _Workers:
 
         before = {}
         if threading.current_thread() is threading.main_thread():
-            numbers = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
-            before = {number: signal.signal(number, pass_on) for number in numbers}
+            before = {number: signal.signal(number, pass_on) for number in stopping()}
         try:
             yield
         finally:

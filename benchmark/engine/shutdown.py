@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.engine.group import Group
 
 DROP_AFTER_S = 7.0
 """How long the step that goes on may take to end by itself once a stop is asked for."""
 
+REPEATED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name))
+"""Signals that come more than once for one reason: a scheduler warns every process of a job that its time is nearly up,
+and that a terminal is closed is told by the system and by the shell."""
 
-WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-"""What a scheduler sends when the time of a job is nearly up."""
+
+def stopping() -> tuple[int, ...]:
+    """The signals that ask for a stop. SIGHUP is not among them where it is ignored, as under nohup."""
+    return (signal.SIGINT, signal.SIGTERM, *(n for n in REPEATED if signal.getsignal(n) is not signal.SIG_IGN))
 
 
 def end_with_parent(lifeline: Any) -> None:
@@ -34,9 +42,9 @@ class Dropped(Interrupted):
 class Stop:
     """SIGINT and SIGTERM ask for a stop; true from then on. A second one ends the process at once, 128 + signal.
 
-    SIGUSR1 and SIGUSR2 (:data:`WARNINGS`) ask, too, and are never a second one: a scheduler sends them to every process
-    of a job before it ends the job. Nor is anything to a ``patient`` process, one of several: it is signalled by the
-    scheduler and by the process that started it, which ends it if it does not listen.
+    The signals of :data:`REPEATED` ask, too, and are never a second one. Nor is anything to a ``patient`` process, one
+    of several: it is signalled by the scheduler and by the process that started it, which ends it if it does not
+    listen.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -45,6 +53,13 @@ class Stop:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def agreed(self, group: Group) -> bool:
+        """Whether any process of the group was asked; if so all of them stop with the same exit status."""
+        number = group.largest(self.signal or 0)
+        if number:
+            self.signal = number  # and not else: a signal may have come in the meantime
+        return bool(number)
 
     @property
     def exit_status(self) -> int:
@@ -56,7 +71,7 @@ class Stop:
 
         def ask(number: int, frame: object) -> None:
             if self.signal is not None:
-                if self.patient or number in WARNINGS:
+                if self.patient or number in REPEATED:
                     return
                 os._exit(128 + number)
             self.signal = number
@@ -65,7 +80,7 @@ class Stop:
         def drop(number: int, frame: object) -> None:
             raise Dropped("interrupted; the step that went on was dropped")
 
-        handlers = {signal.SIGINT: ask, signal.SIGTERM: ask} | dict.fromkeys(WARNINGS, ask)
+        handlers: dict[int, Callable[[int, Any], None]] = dict.fromkeys(stopping(), ask)
         if hasattr(signal, "SIGALRM"):
             handlers[signal.SIGALRM] = drop
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

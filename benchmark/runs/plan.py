@@ -11,7 +11,7 @@ import functools
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -153,7 +153,7 @@ def _share(
         return left
 
     left = due_of(specs)
-    with Stop(patient=group.size > 1).installed() as stop:
+    with Stop(patient=group.size > 1).installed() as stop, _ending_with(stop):
         while left:
             states |= carry_out(left, len(states))
             left = [spec for spec in left if states[spec.name] == "held"]
@@ -162,13 +162,22 @@ def _share(
             free = False
             while left and not free:
                 found = agreed(group, functools.partial(_standings, tuple(left), context))
-                if group.any_(bool(stop)):
+                if stop.agreed(group):
                     sys.exit(stop.exit_status)
                 left = [spec for spec in left if wait or found[spec.name] != "held"]
                 free = "free" in found.values()
                 time.sleep(0 if free else POLL_S)
             left = due_of(left)
     return {spec.name: states[spec.name] for spec in specs}
+
+
+@contextlib.contextmanager
+def _ending_with(stop: Stop) -> Iterator[None]:
+    """What is interrupted inside the block ends the process with the status of the signal."""
+    try:
+        yield
+    except Interrupted:
+        sys.exit(stop.exit_status)
 
 
 def _standings(specs: Sequence[RunSpec], context: Context) -> dict[str, str]:

@@ -52,7 +52,8 @@ class ActiveRun:
         return self.execution.group.rank == 0
 
     def should_stop(self) -> bool:
-        return bool(self.stop)
+        """Whether any process of the group was asked to stop; every process has to ask at once."""
+        return self.stop.agreed(self.execution.group)
 
 
 def carry_out(run: ActiveRun) -> None:
@@ -79,7 +80,7 @@ def _measure_baseline(run: ActiveRun) -> None:
     started = time.monotonic()
     stream = TaskStream.of(run.spec, run.dataset, "test")
     with run.reporter.measuring(run.spec) as on_rows:
-        table = measure_baseline(stream, run.spec.tasks, on_rows=on_rows, should_stop=run.should_stop)
+        table = measure_baseline(stream, run.spec.tasks, on_rows=on_rows, should_stop=lambda: bool(run.stop))
     _finish(run.directory, table, Progress(), meta_parameters=0, evaluate_s=time.monotonic() - started)
 
 
@@ -131,7 +132,7 @@ def _measure(run: ActiveRun, optimizer: InnerOptimizer) -> pd.DataFrame:
         def on_chunk(table: pd.DataFrame) -> None:
             nonlocal written
             on_rows(len(table))
-            stopping = group.any_(run.should_stop())
+            stopping = run.should_stop()
             if run.writes and (stopping or time.monotonic() - written > PARTIAL_EVERY_S):
                 checkpoints.write_partial(directory.partial, keys[0], table)
                 written = time.monotonic()

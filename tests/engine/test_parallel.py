@@ -12,6 +12,7 @@ import torch
 
 from benchmark.engine.group import Group
 from benchmark.engine.parallel import WorkerDied, default_workers, launch
+from benchmark.engine.shutdown import Stop
 from benchmark.errors import UserError
 
 
@@ -40,6 +41,14 @@ def die_in_one(group):
     if group.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     group.sum_(torch.zeros(1))
+
+
+def warned_in_one(group):
+    with Stop(patient=True).installed() as stop:
+        before = stop.agreed(group)
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return before, stop.agreed(group), stop.exit_status
 
 
 def leave(group):
@@ -79,6 +88,23 @@ def test_a_killed_worker_ends_the_run():
     ):
         launch(die_in_one, (), workers=2)
     assert time.monotonic() - started < 60
+
+
+def test_all_stop_with_the_signal_that_one_got():
+    assert launch(warned_in_one, (), workers=2) == (False, True, 128 + signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_asks_for_a_stop_unless_that_is_ignored(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with Stop().installed() as stop:
+            if not ignored:
+                os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)  # shell and system both say so: no second request
+            assert bool(stop) is not ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_exit_status_is_rank_zeros():

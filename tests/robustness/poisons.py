@@ -47,9 +47,18 @@ class OneTask(GradientDescent):
 class OneTestTask(GradientDescent):
     """NaN on the fifth test task alone."""
 
+    where = ("test", 4)
+
     def predict(self, params: Params, x: Tensor, support_x: Tensor | None = None) -> Tensor:
-        fifth = TaskStream.of(TINY, data.load("sine"), "test").batch([4]).query_x[0]
-        return super().predict(params, x, support_x) * (NAN if torch.equal(x, fifth) else 1.0)
+        split, index = self.where
+        queries = TaskStream.of(TINY, data.load("sine"), split).batch([index]).query_x[0]
+        return super().predict(params, x, support_x) * (NAN if torch.equal(x, queries) else 1.0)
+
+
+class OneValidationTask(OneTestTask):
+    """NaN on the second validation task alone."""
+
+    where = ("val", 1)
 
 
 class OutOfMemory(GradientDescent):
@@ -88,6 +97,7 @@ POISONS = {
     "meta-gradient": MetaGradient,
     "one-task": OneTask,
     "one-test-task": OneTestTask,
+    "one-validation-task": OneValidationTask,
     "out-of-memory": OutOfMemory,
     "poet": Poet,
     "witness": Witness,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from benchmark.engine import shutdown
 from benchmark.errors import UserError
+from benchmark.runs import owner, plan
 from benchmark.runs.directory import RunDirectory, is_alive
+from benchmark.runs.run import Context
 from benchmark.runs.store import load_runs
 from benchmark.spec import RunSpec
 from benchmark.verify.derivatives import Record
@@ -22,8 +28,6 @@ from tests.robustness.helpers import GLYPHS, TINY, execute, execute_all, numbers
 
 
 def _run(results: Path, specs: list[RunSpec], barrier: object) -> None:
-    import torch
-
     torch.set_num_threads(1)
     barrier.wait(300)  # type: ignore[attr-defined]
     states = execute_all(results, *specs)
@@ -105,6 +109,22 @@ def test_who_waited_for_a_run_that_was_finished_meanwhile_does_not_repeat_it(tmp
     second.join(20)
     assert waited == ["finished"]
     assert (directory.path / "evaluation.csv").stat().st_mtime_ns == before
+
+
+def test_a_stop_while_it_is_asked_about_the_runs_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler may take 20 s to say whether a job lives."""
+
+    def slow(path: Path) -> tuple[str, str]:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(30)
+        raise AssertionError("not interrupted")
+
+    monkeypatch.setattr(shutdown, "DROP_AFTER_S", 0.2)
+    monkeypatch.setattr(owner, "standing", slow)
+    monkeypatch.setattr(plan, "launch_plan", lambda specs, *_, **__: {spec.name: "held" for spec in specs})
+    with pytest.raises(SystemExit) as ending:
+        plan.share_plan([TINY], Context(results=tmp_path, shared=True), workers=1, device=torch.device("cpu"))
+    assert ending.value.code == 128 + signal.SIGUSR1
 
 
 def test_a_reader_during_writing_sees_whole_files(tmp_path: Path) -> None:

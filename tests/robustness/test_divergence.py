@@ -75,3 +75,15 @@ def test_a_task_on_which_adaptation_diverges_stays_in_the_table(tmp_path: Path) 
     assert run.evaluation is not None
     assert len(run.evaluation) == spec.tasks
     assert np.flatnonzero(run.evaluation["nll"].isna()).tolist() == [4]
+
+
+def test_where_every_validation_lacks_a_task_the_last_parameters_are_measured_and_it_is_said(tmp_path: Path) -> None:
+    spec = tiny(method="one-validation-task")
+    assert execute(tmp_path, spec) == "finished"
+    run = store.load_run(tmp_path / spec.name)
+    assert run.status["best_score"] is None
+    said = [text for text in warnings(group_runs([run])) if "the last meta-parameters were measured" in text]
+    assert len(said) == 1
+    assert run.name in said[0]
+    execute(tmp_path, TINY)
+    assert "the last meta-parameters" not in " ".join(warnings(group_runs([store.load_run(tmp_path / TINY.name)])))

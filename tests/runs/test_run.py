@@ -137,7 +137,7 @@ def _wait_for(path: Path, process: subprocess.Popen) -> None:
     raise AssertionError(f"{path} never came")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopped_run_goes_on_to_the_same_numbers(
     number: signal.Signals, unbroken: tuple[Path, str], tmp_path: Path
 ) -> None:
