@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -131,7 +132,7 @@ def _gradients(
         losses, found = over_tasks(lambda task, mine: one(theta, task, mine), batch, rows, drawn, recompute=recompute)
         return losses.mean(), {name: g.mean(0) for name, g in found.items()}, len(losses) / total
 
-    yield from in_chunks(part, total)
+    yield from in_chunks(part, total, _fitted(optimizer, f"meta-gradient of {loop.steps} steps"))
 
 
 def _unrolled(loop: InnerLoop) -> Unrolled:
@@ -177,7 +178,9 @@ def evaluate_batch(
     with torch.no_grad():
         if loop.functional:
             parts = in_chunks(
-                lambda rows: over_tasks(measure, batch, rows, None if noise is None else noise[rows]), total
+                lambda rows: over_tasks(measure, batch, rows, None if noise is None else noise[rows]),
+                total,
+                _fitted(optimizer, f"evaluation of {loop.trace_steps or steps} steps"),
             )
             columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         else:
@@ -204,9 +207,20 @@ def over_tasks(
         return torch.func.vmap(unpacked)(*columns, *([] if noise is None else [noise]))
 
 
-def in_chunks(part: Callable[[slice], Any], total: int) -> Iterator[Any]:
-    """``part(rows)`` over all of 0 … `total` in chunks that fit in GPU memory, halved whenever one does not."""
-    start, size = 0, total
+_FITTED: WeakKeyDictionary[InnerOptimizer, dict[str, dict[int, int]]] = WeakKeyDictionary()
+
+
+def _fitted(optimizer: InnerOptimizer, work: str) -> dict[int, int]:
+    """What :func:`in_chunks` learned of this work of this optimizer."""
+    return _FITTED.setdefault(optimizer, {}).setdefault(work, {})
+
+
+def in_chunks(part: Callable[[slice], Any], total: int, fitted: dict[int, int]) -> Iterator[Any]:
+    """``part(rows)`` over all of 0 … `total` in chunks that fit in GPU memory, halved whenever one does not.
+
+    By `total`, `fitted` keeps the size that did fit: the next batch begins with it.
+    """
+    start, size = 0, fitted.get(total, total)
     while start < total:
         try:
             yield part(slice(start, start + size))
@@ -216,7 +230,7 @@ def in_chunks(part: Callable[[slice], Any], total: int) -> Iterator[Any]:
             if size == 1:
                 raise
         torch.cuda.empty_cache()
-        size = (size + 1) // 2
+        size = fitted[total] = (size + 1) // 2
 
 
 def score(optimizer: InnerOptimizer, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ its name and has the knob at its default. A default is therefore never changed w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -119,7 +120,17 @@ class RunSpec:
             raise UserError(f"lr_step {self.lr_step} goes with lr_schedule step, not cosine")
         if self.lr_min and (self.lr_schedule != "cosine" or self.lr_min > self.meta_lr):
             raise UserError(f"lr_min {self.lr_min} goes with lr_schedule cosine and at most meta_lr {self.meta_lr}")
+        if self.lr_step and not self._last_rate() < math.inf:
+            raise UserError(
+                f"lr_gamma {self.lr_gamma} every {self.lr_step} of {self.iterations:,} iterations takes the learning "
+                "rate beyond any number; take at most 1"
+            )
         exact_from(self.estimator, self.steps)
+
+    def _last_rate(self) -> float:
+        with contextlib.suppress(OverflowError):
+            return self.meta_lr * self.lr_gamma ** (self.iterations // self.lr_step)
+        return math.inf
 
     # identity
 

@@ -68,6 +68,7 @@ def test_measuring_otherwise_shares_the_training() -> None:
         ({"meta_optimizer": "adma"}, "did you mean 'adam'"),
         ({"recipe": "publishd"}, "did you mean 'published'"),
         ({"momentum": 0.9}, "goes with meta_optimizer sgd"),
+        ({"lr_step": 1, "lr_gamma": 10.0, "iterations": 500}, "beyond any number; take at most 1"),
         ({"options": {"a": [1]}}, "options must be a flat table"),
         ({"itertions": 5}, "did you mean 'iterations'"),
         ({"estimator": "exect"}, "did you mean 'exact'"),

@@ -54,6 +54,8 @@ def add_where(parser: argparse.ArgumentParser, *, results: Path = RESULTS) -> No
 
 def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Context, int, torch.device]:
     """How the flags of :func:`add_where` want runs of this meta-batch executed, by how many processes, and where."""
+    import torch
+
     from benchmark.engine import parallel
     from benchmark.metagrad import STRATEGIES
     from benchmark.runs import environment, tensorboard
@@ -71,6 +73,10 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
     if not 1 <= workers <= MOST_WORKERS:
         least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
         raise UserError(f"--workers must be {least}")
+    if device.type == "cuda" and workers > (count := torch.cuda.device_count()):
+        raise UserError(
+            f"--workers {workers} want a GPU each; there {'are' if count > 1 else 'is'} {count}, take fewer"
+        )
     if device.index is not None and max(workers, getattr(arguments, "jobs", 1)) > 1:
         raise UserError(f"--device {device} is the place of one process; for several take --device {device.type}")
     context = runner.Context(

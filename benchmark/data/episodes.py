@@ -40,8 +40,17 @@ class _Table(NamedTuple):
     groups: np.ndarray  # [classes] number of groups; 0: images are independent
 
 
-@lru_cache(maxsize=12)
+_TABLES: WeakKeyDictionary[Dataset, dict[str, _Table]] = WeakKeyDictionary()
+
+
 def _table(dataset: Dataset, split: str) -> _Table:
+    tables = _TABLES.setdefault(dataset, {})
+    if split not in tables:
+        tables[split] = _tabulated(dataset, split)
+    return tables[split]
+
+
+def _tabulated(dataset: Dataset, split: str) -> _Table:
     starts = np.cumsum([0] + [c.count for c in dataset.classes])
     members = [(start, c) for start, c in zip(starts, dataset.classes, strict=False) if c.split == split]
     widest = max((c.count for _, c in members), default=0)

@@ -56,7 +56,7 @@ class Stop:
 
     def agreed(self, group: Group) -> bool:
         """Whether any process of the group was asked; if so all of them stop with the same exit status."""
-        number = group.largest(self.signal or 0)
+        number = group.largest(self.signal or signal.SIGINT if self else 0)
         if number:
             self.signal = number  # and not else: a signal may have come in the meantime
         return bool(number)

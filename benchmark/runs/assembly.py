@@ -66,13 +66,22 @@ def shown_card(spec: RunSpec) -> dict[str, Any] | None:
 
 
 def load_trained(run: store.Run, data_root: Path | None = None) -> InnerOptimizer:
-    """The optimizer of a run with its best meta-parameters, on the CPU."""
+    """The optimizer of a run with its best meta-parameters, on the CPU.
+
+    Errors: :class:`UserError` where it has no checkpoint, or a damaged one before which others were the best.
+    """
     spec = RunSpec.from_dict(run.spec)
     optimizer = build(spec, data.load(spec.dataset, data_root).image_shape)
-    checkpoint, _ = checkpoints.read_latest_checkpoint(run.path / "checkpoint.pt")
+    checkpoint, remark = checkpoints.read_latest_checkpoint(run.path / "checkpoint.pt")
     if checkpoint is None:
         raise UserError(f"{run.path}: has no checkpoint.pt; it stays on the machine that trains, so run it here first")
     progress = restore(checkpoint, optimizer)
+    best = run.status.get("best_iteration", progress.best_iteration)
+    if remark and progress.best_iteration != best:
+        raise UserError(
+            f"{remark.partition('; going on')[0]}, and the one before has the meta-parameters of iteration "
+            f"{progress.best_iteration:,}, not of {best:,}, the best; make the run again in another folder (--results)"
+        )
     if progress.best is not None:
         optimizer.load_state_dict(progress.best)
     return optimizer

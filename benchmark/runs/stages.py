@@ -64,12 +64,7 @@ def carry_out(run: ActiveRun) -> None:
         return
     optimizer = build(run.spec, run.dataset.image_shape, run.execution.device)
     progress = _train(run, optimizer)
-    if run.spec.tasks:
-        started = time.monotonic()
-        table = _measure(run, optimizer)
-        evaluate_s = time.monotonic() - started
-    else:
-        table, evaluate_s = None, 0.0
+    table, evaluate_s = _measure(run, optimizer) if run.spec.tasks else (None, 0.0)
     if run.writes:
         _finish(run.directory, table, progress, meta_parameters=_size(optimizer), evaluate_s=evaluate_s)
         run.directory.partial.unlink(missing_ok=True)
@@ -121,11 +116,14 @@ def _train(run: ActiveRun, optimizer: InnerOptimizer) -> Progress:
         return train(optimizer, run.dataset, run.spec, run.execution, checkpoint=checkpoint, hooks=hooks)
 
 
-def _measure(run: ActiveRun, optimizer: InnerOptimizer) -> pd.DataFrame:
-    """Measure the test tasks, but for those that an interrupted measurement of the same kept."""
+def _measure(run: ActiveRun, optimizer: InnerOptimizer) -> tuple[pd.DataFrame, float]:
+    """Measure the test tasks, but for those that an interrupted measurement of the same kept; and seconds, of all."""
     spec, directory, group = run.spec, run.directory, run.execution.group
+    started = time.monotonic()
     keys = checkpoints.partial_keys(spec, f"{run.dataset.hash} {checkpoints.fingerprint(optimizer.state_dict())}")
     done = group.broadcast(checkpoints.read_partial(directory.partial, *keys) if run.writes else None)
+    wall = directory.status.get("wall_s", {})
+    before = wall.get("evaluate", 0.0) if done is not None else 0.0
     with run.reporter.measuring(spec) as on_rows:
         written = time.monotonic()
 
@@ -136,12 +134,14 @@ def _measure(run: ActiveRun, optimizer: InnerOptimizer) -> pd.DataFrame:
             if run.writes and (stopping or time.monotonic() - written > PARTIAL_EVERY_S):
                 checkpoints.write_partial(directory.partial, keys[0], table)
                 written = time.monotonic()
+                directory.set_status("running", wall_s=wall | {"evaluate": round(before + written - started, 1)})
             if stopping:
                 raise Interrupted("interrupted while measuring")
 
         stream = TaskStream.of(spec, run.dataset, "test")
         protocol = EvaluationProtocol(tasks=spec.tasks, steps=spec.eval_steps, trace_steps=spec.trace_steps)
-        return measure(optimizer, stream, protocol, run.execution, done=done, on_chunk=on_chunk)
+        table = measure(optimizer, stream, protocol, run.execution, done=done, on_chunk=on_chunk)
+    return table, before + time.monotonic() - started
 
 
 def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[dict[str, Any] | None, str]:
@@ -159,6 +159,7 @@ def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[di
             checkpoint, _ = checkpoints.read_latest_checkpoint(path / "checkpoint.pt")
             if checkpoint is not None:
                 checkpoints.require_ownership(checkpoint, directory.spec, owner, path)
+                checkpoints.write_checkpoint(directory.checkpoint, checkpoint)  # the other run may be deleted
                 return checkpoint, f"{name}: trained already as {run.name}, only measured again"
     lost = directory.status.get("iteration", 0)
     return None, f"{name}: has no checkpoint of its {lost} meta-steps, begins afresh" if lost else ""

@@ -15,7 +15,7 @@ import torch
 from benchmark.cli import status as status_verb
 from benchmark.cli.jobs import share_of_cores, visible_gpus
 from benchmark.cli.parser import main
-from benchmark.runs import slurm
+from benchmark.runs import environment, slurm
 from benchmark.runs.directory import is_alive
 from benchmark.runs.store import load_runs
 from tests.conftest import ROOT
@@ -92,6 +92,15 @@ def test_only_the_starting_process_puts_a_job_back(requeues: bool, monkeypatch: 
     with pytest.raises(SystemExit):
         main(["status"], requeues=requeues)
     assert asked == [138] * requeues
+
+
+def test_more_workers_than_gpus_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert main([*GRID, "--workers", "2", "--results", str(tmp_path / "results")]) == 2
+    assert capsys.readouterr().err == "error: --workers 2 want a GPU each; there is 1, take fewer\n"
 
 
 @pytest.mark.parametrize(

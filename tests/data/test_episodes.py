@@ -1,5 +1,8 @@
 """Episodes: deterministic, disjoint, nested in the number of queries, and fair."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +158,15 @@ def test_images_are_uploaded_once_where_they_fit(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.images.nbytes - 1, 0))
     assert episodes.resident(numbered(), gpu) is None
     assert uploads == [gpu]
+
+
+def test_a_set_is_let_go_with_what_was_made_for_it():
+    dataset = numbered()
+    draw(dataset, query=2)
+    known = weakref.ref(dataset)
+    del dataset
+    gc.collect()
+    assert known() is None
 
 
 def test_rotated_classes():

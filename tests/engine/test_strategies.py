@@ -225,21 +225,27 @@ def test_nothing_is_left_after_a_task():
 
 
 def test_chunks_are_halved_until_they_fit():
-    seen = []
+    seen, tried = [], []
 
     def part(rows):
+        tried.append(len(range(7)[rows]))
         if rows.stop - rows.start > 2:
             raise torch.OutOfMemoryError("too large")
         seen.append(list(range(7))[rows])
 
-    list(metagrad.in_chunks(part, 7))
+    fitted: dict[int, int] = {}
+    list(metagrad.in_chunks(part, 7, fitted))
     assert seen == [[0, 1], [2, 3], [4, 5], [6]]
+    assert tried == [7, 4, 2, 2, 2, 1]
+    list(metagrad.in_chunks(part, 7, fitted))
+    assert seen[4:] == seen[:4]
+    assert tried[6:] == [2, 2, 2, 1], "what did not fit is not tried again"
 
     def never(rows):
         raise torch.OutOfMemoryError("too large")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(metagrad.in_chunks(never, 3))
+        list(metagrad.in_chunks(never, 3, {}))
 
 
 def test_uneven_chunks_weigh_by_their_tasks(monkeypatch):

@@ -16,6 +16,7 @@ from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
 from benchmark.runs import checkpoints, store
 from benchmark.runs import run as runner
+from benchmark.runs.assembly import load_trained
 from benchmark.runs.store import load_run, load_runs
 from tests.report.builder import build_run
 from tests.robustness.helpers import DAMAGES, TINY, cut, execute, execute_all, numbers, state, tiny
@@ -40,6 +41,18 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_serves(how: str, inter
     assert execute_all(interrupted.parent, TINY, console=Console(file=said, width=300)) == {TINY.name: "finished"}
     assert "going on from the one before" in said.getvalue()
     assert numbers(interrupted) == numbers(unbroken)
+
+
+def test_the_one_before_is_not_verified_as_the_best(interrupted: Path) -> None:
+    """Unless it has the same best meta-parameters, which are those whose results stand in the tables."""
+    (interrupted / "checkpoint.pt").write_bytes(b"")
+    run = load_run(interrupted)
+    before = checkpoints.read_checkpoint(interrupted / "checkpoint.prev.pt")["best_iteration"]
+    run.status["best_iteration"] = before
+    load_trained(run)
+    run.status["best_iteration"] = before + 1
+    with pytest.raises(UserError, match=r"not a checkpoint.*the one before has the meta-parameters of iteration"):
+        load_trained(run)
 
 
 @pytest.mark.parametrize("how", DAMAGES)

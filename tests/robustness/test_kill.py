@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import signal
@@ -123,6 +125,23 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
         "interrupted in the meta-validation after",
         "interrupted while measuring",
     }
+
+
+def test_the_seconds_of_a_measurement_are_those_of_all_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "CHUNK", 3)
+    for nth in itertools.count():  # until it is the measurement that is stopped
+        with pytest.raises(Interrupted) as stopped:
+            execute(tmp_path / str(nth), stop=StopAt(nth))
+        if "while measuring" in str(stopped.value):
+            break
+    file = tmp_path / str(nth) / TINY.name / "status.json"
+    status = json.loads(file.read_text())
+    assert status["wall_s"]["evaluate"] < 100
+    file.write_text(json.dumps(status | {"wall_s": status["wall_s"] | {"evaluate": 100.0}}))
+    assert execute(tmp_path / str(nth)) == "finished"
+    assert json.loads(file.read_text())["wall_s"]["evaluate"] >= 100
 
 
 SLOW = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmark import data
 from benchmark.cli import parser
 from benchmark.data import nearest_centroid
 from benchmark.runs import checkpoints, store
+from benchmark.runs.assembly import load_trained
 from optimizers.maml import GradientDescent
 from tests.conftest import ROOT, Command
 
@@ -121,6 +123,9 @@ def test_measuring_otherwise_trains_nothing(
     assert new.evaluation is not None
     pd.testing.assert_frame_equal(new.evaluation.head(20), old.evaluation)
     assert new.status["best_iteration"] == old.status["best_iteration"]
+    shutil.rmtree(old.path)
+    learned = [load_trained(run).state_dict() for run in (new, store.load_run(_only(unbroken[0], "md")))]
+    assert checkpoints.fingerprint(learned[0]) == checkpoints.fingerprint(learned[1]), "its checkpoint is its own"
 
 
 def _start(results: Path, *more: str) -> subprocess.Popen:
