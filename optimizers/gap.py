@@ -109,14 +109,15 @@ class GAP(InnerOptimizer):
         for index, members in enumerate(self.groups):
             rows, columns = _matrix(members)
             g = members.stack(grads).reshape(len(members), rows, columns)
-            wide = g if rows <= columns else g.mT
-            u = self.transform(wide, state["factors"][str(index)])
-            update |= members.split((u if rows <= columns else u.mT).reshape(len(members), *members.modes))
+            u = self.transform(g, state["factors"][str(index)])
+            update |= members.split(u.reshape(len(members), *members.modes))
         return {"phi": self.descend(state["phi"], update), "factors": state["factors"]}
 
     def transform(self, g: Tensor, m: Tensor) -> Tensor:
-        """U M S Vᵀ of matrices g [G, r, c] with r ≤ c and factors m [G, r]."""
-        return scale_singular_values(g, m)
+        """U M S Vᵀ of matrices g [G, rows, columns] with factors m [G, min(rows, columns)]."""
+        if g.shape[-2] <= g.shape[-1]:
+            return scale_singular_values(g, m)
+        return scale_singular_values(g.mT, m).mT
 
 
 class GAPReleased(GAP):
@@ -142,6 +143,7 @@ class GAPReleased(GAP):
     start_factor = math.log1p(math.exp(SHARPNESS * 0.928)) / SHARPNESS
 
     def transform(self, g: Tensor, m: Tensor) -> Tensor:
+        """(Ū M Ūᵀ) g, Ū [G, rows, min(rows, columns)] of the detached g."""
         found = _decomposed(g)
         frame, values = stop_gradient(found[0]), stop_gradient(found[1])
         null = values <= max(g.shape[-2:]) * torch.finfo(g.dtype).eps * values[..., :1]
@@ -168,7 +170,7 @@ class GAPApprox(GAP):
     )
 
     def transform(self, g: Tensor, m: Tensor) -> Tensor:
-        return m.unsqueeze(-1) * g
+        return m.unsqueeze(-1 if g.shape[-2] <= g.shape[-1] else -2) * g
 
 
 def scale_singular_values(g: Tensor, m: Tensor) -> Tensor:
