@@ -81,7 +81,8 @@ def _list(arguments: argparse.Namespace) -> int:
         if sys.stdout.isatty():  # in a pipe one line is one line
             room = max(20, shutil.get_terminal_size().columns - len(begin))
             lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-        say(begin + ("\n" + " " * len(begin)).join(lines))
+        for number, part in enumerate(lines):
+            say((" " * len(begin) if number else begin) + part)
 
     for row in rows:
         line(row["name"], row["state"], row["title"])

@@ -110,7 +110,7 @@ def slow(
 
     found = []
     days = PAPER_TASKS * paper_task_s / 86_400
-    if days > 1:
+    if days > 1.5:
         why = "no GPU is used" if device.type == "cpu" else f"as {device} is now"
         found.append(f"--preset paper takes {days:.0f} days a run ({why}); the preset quick is made for that")
     if load is not None and load > parallel.cores() + 0.5:

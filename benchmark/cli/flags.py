@@ -20,11 +20,11 @@ SHOWN = 60
 
 
 def add_results(parser: argparse._ActionsContainer, default: Path = RESULTS) -> None:
-    parser.add_argument("--results", type=place, default=default, metavar="DIR", help=f"default: {default}")
+    parser.add_argument("--results", type=folder, default=default, metavar="DIR", help=f"default: {default}")
 
 
 def add_reports(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--reports", type=place, default=Path("reports"), metavar="DIR", help="default: reports")
+    parser.add_argument("--reports", type=folder, default=Path("reports"), metavar="DIR", help="default: reports")
 
 
 def add_data_root(parser: argparse._ActionsContainer) -> None:
@@ -102,6 +102,14 @@ def output() -> Screen:
 def log() -> Screen:
     """Standard error."""
     return Screen(stderr=True)
+
+
+def folder(text: str) -> Path:
+    """The type of a flag that takes a folder, which need not be there yet: :func:`place`, and no file."""
+    path = place(text)
+    if path.is_file():
+        raise UserError(f"{path} is a file and cannot be written or read as a folder; name a folder")
+    return path
 
 
 def place(text: str) -> Path:

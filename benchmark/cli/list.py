@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", metavar="METHOD|" + "|".join(WHAT), help="one method in full, or one list alone"
     )
-    parser.add_argument("--methods", action="store_const", const="methods", dest="name", help="the methods alone")
+    parser.add_argument("--methods", action="store_true", help="the methods alone")
     parser.add_argument("--bibtex", action="store_true", help="how to cite the method, or all of them")
     add_results(parser)
     add_data_root(parser)
@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Print what `arguments.name` asks for, or all but the runs."""
     console, name = output(), arguments.name
+    if arguments.methods:
+        if name not in (None, "methods"):
+            raise UserError(f"--methods lists the methods, and {name!r} is something else; give one of the two")
+        name = "methods"
     if arguments.bibtex and name in (None, "methods"):
         _bibtex(console)
         return

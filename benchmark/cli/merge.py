@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark.cli.flags import place
+from benchmark.cli.flags import folder
 from benchmark.screen import say, warn
 
 HELP = "results folders of several machines into one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=place, metavar="DIR", help="results folders, left as they are")
-    parser.add_argument("--into", type=place, required=True, metavar="DIR", help="the folder that they are copied into")
+    parser.add_argument("folders", nargs="+", type=folder, metavar="DIR", help="results folders, left as they are")
+    parser.add_argument(
+        "--into", type=folder, required=True, metavar="DIR", help="the folder that they are copied into"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

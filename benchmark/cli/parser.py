@@ -29,6 +29,8 @@ VERBS = (
     *("status", "merge", "verify", "time", "data", "doctor"),
 )
 """Each is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``main(arguments)``."""
+LISTING = ("run", "tune", "time", "verify")
+"""Those of them with flags that take lists."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,12 +50,15 @@ class Parser(argparse.ArgumentParser):
         if choice:
             raise UserError(f"{choice[1]}: {choice[2]} is none of {choice[3]}; see {self.prog} --help")
         wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
+        verb = next((word for word in self.given if word in VERBS), "")
+        of = f"{PROG} {verb}" if verb and self.prog == PROG else self.prog
+        if wrong and wrong[1] and not wrong[1].startswith("-"):
+            lists = "; a list is written with commas and without spaces: maml,metasgd" if verb in LISTING else ""
+            raise UserError(f"unexpected word {wrong[1]!r}{lists}; see {of} --help")
         if wrong:
             word = (wrong[1] or wrong[2]).partition("=")[0]
-            known = [each for each in self.words() if each != word]  # a right word in a wrong place
-            raise UserError(
-                f"unknown {'flag' if wrong[1] else 'verb'} {word!r}{nearest(word, known)}; see {self.prog} --help"
-            )
+            known = [each for each in self.words() if each != word and each.startswith("-") == bool(wrong[1])]
+            raise UserError(f"unknown {'flag' if wrong[1] else 'verb'} {word!r}{nearest(word, known)}; see {of} --help")
         raise UserError(f"{message}; see {self.prog} --help")
 
     def words(self) -> list[str]:

@@ -6,14 +6,19 @@ import argparse
 
 from rich.console import Console
 
-from benchmark.cli.flags import RESULTS, add_reports, output, place
+from benchmark.cli.flags import RESULTS, add_reports, folder, output
 
 HELP = "tables and figures from results"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", type=place, nargs="+", default=[RESULTS], metavar="DIR", help=f"one or several; default: {RESULTS}"
+        "--results",
+        type=folder,
+        nargs="+",
+        default=[RESULTS],
+        metavar="DIR",
+        help=f"one or several; default: {RESULTS}",
     )
     add_reports(parser)
 

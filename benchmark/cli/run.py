@@ -9,16 +9,16 @@ import argparse
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
 
 from benchmark import recipes
-from benchmark.cli.flags import add_option, integers, method_options, output, place, without
+from benchmark.cli.flags import add_option, folder, integers, method_options, output, without
 from benchmark.cli.where import add_where, machinery, submit
-from benchmark.errors import UserError
+from benchmark.errors import MissingData, UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.grid import LISTED, methods_named, with_baseline
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tuning",
-        type=lambda text: tune.load(place(text)),
+        type=lambda text: tune.load(folder(text)),
         metavar="DIR",
         help="where tune wrote the values of the recipe tuned",
     )
@@ -71,7 +71,7 @@ def add_knobs(parser: argparse.ArgumentParser, *, left_out: Sequence[str] = ()) 
                 f"--{knob.name.replace('_', '-')}",
                 type=_value(knob),
                 default=None,
-                metavar=str(knob.type).upper(),
+                metavar="|".join(knob.metadata.get("choices") or ()) or str(knob.type).upper(),
                 help=knob.metadata["help"],
             )
 
@@ -151,18 +151,26 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmark.runs import run as runner
     from benchmark.runs.costs import Costs
 
-    dataset = data.load(specs[0].dataset, arguments.data_root)
     tuning: tune.Tuning | None = arguments.tuning
+    try:
+        dataset = data.load(specs[0].dataset, arguments.data_root)
+    except MissingData as error:
+        if not arguments.dry_run:
+            raise
+        warn(str(error))
+        dataset = None
     if tuning is not None:
-        tuning.require(specs, dataset.hash)
+        if dataset is not None:
+            tuning.require(specs, dataset.hash)
         others = sorted({spec.shots for spec in specs} - {tuning.document["shots"]})
         if others:
             warn(f"tuned at {tuning.document['shots']}-shot, run at {', '.join(map(str, others))}")
     remark = recipes.remark(specs, arguments.preset or recipes.PRESETS[0])
     specs = with_baseline(specs)
-    for spec in specs:
-        assembly.check(spec, dataset)
-    runner.require_same_images(specs, arguments.results, dataset)
+    if dataset is not None:
+        for spec in specs:
+            assembly.check(spec, dataset)
+        runner.require_same_images(specs, arguments.results, dataset)
     context, workers, device = machinery(arguments, specs[-1].meta_batch)
     if tuning is not None:
         methods = {spec.method for spec in specs} & tuning.document["chosen"].keys()
@@ -205,8 +213,36 @@ def print_plan(specs: Sequence[RunSpec], results: Path, where: str, remark: str 
         row = [spec.name, runner.due(spec, results), *(numbers if trained else ("–",) * 4)]
         table.add_row(*row[: len(names)])
     console.print(table)
+    for line in _other_knobs([spec for spec in specs if spec.method != recipes.BASELINE]):
+        console.print(line, markup=False, highlight=False)
     if remark:
         console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def _other_knobs(specs: Sequence[RunSpec]) -> Iterator[str]:
+    """The knobs that neither the table of a plan nor the names of its runs show: what all share, then the rest."""
+    shown = {*LISTED, "method", "dataset", "ways", "shots", "seed", "recipe", "iterations", "channels", "alpha"}
+    shown |= {"steps", "eval_steps", "options"}
+    values = {
+        knob.name: [getattr(spec, knob.name) for spec in specs]
+        for knob in dataclasses.fields(RunSpec)
+        if knob.name not in shown
+    }
+    alike = [name for name, found in values.items() if len(set(found)) == 1]
+    if specs:
+        yield f"all: {', '.join(f'{name} {_plain(values[name][0])}' for name in alike)}"
+    own: dict[str, list[str]] = {}
+    for number, spec in enumerate(specs):
+        given = [f"{name} {_plain(found[number])}" for name, found in values.items() if name not in alike]
+        given += [f"{key}={_plain(value)}" for key, value in spec.options.items()]
+        own.setdefault(", ".join(given), []).append(spec.method)
+    for text, methods in own.items():
+        if text:
+            yield f"{', '.join(dict.fromkeys(methods))}: {text}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _print_results(specs: Sequence[RunSpec], results: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -20,12 +21,13 @@ from rich.table import Table
 from benchmark.cli.flags import add_reports, output, place
 from benchmark.cli.flags import log as stderr
 from benchmark.cli.where import add_where, machinery, submit
-from benchmark.errors import UserError
+from benchmark.errors import MissingData, UserError
 from benchmark.runs import tune
 from benchmark.runs.directory import RunDirectory, is_alive
 from benchmark.runs.store import ENDED
 from benchmark.runs.study import TRIALS, Stage, Study, read
 from benchmark.runs.tune import SPACE, Tuning
+from benchmark.screen import NARROW, warn
 from benchmark.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -48,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out ``study``: 0 when everything has its result, else 1."""
     study = read(arguments.file)
-    _check(study, arguments.results, arguments.data_root)
+    try:
+        _check(study, arguments.results, arguments.data_root)
+    except MissingData as error:
+        if not arguments.dry_run:
+            raise
+        warn(str(error))
     context, workers, device = machinery(arguments, study.stages[0].specs()[-1].meta_batch)
     context = dataclasses.replace(context, shared=True)
     if arguments.dry_run:
@@ -183,28 +190,28 @@ def standing(spec: RunSpec, folder: Path) -> tuple[str, dict | None]:
 
 def print_standing(study: Study, context: Context, workers: int, console: Console) -> None:
     """One line for each stage: its runs by state, and the time that is left."""
-    from benchmark.runs.costs import in_words
+    from benchmark.runs.costs import in_words, roughly
 
     lines, total = _left(study, context, workers)
     where = f"{workers} worker{'s' if workers > 1 else ''}"
-    title = f"{study.path}: about {in_words(total)} left ({where})" if total else f"{study.path}: done"
-    columns = ("done", "held", "begun", "new", "unreadable")
+    title = f"{study.path}: {roughly(total)} left ({where})" if total else f"{study.path}: done"
+    columns = ("done", "held", "begun", "new")[: 1 if console.width < NARROW else None]
     console.print(title, markup=False, highlight=False, soft_wrap=True)
-    table = Table("stage", "runs", *columns[:-1], "left, about", box=None)
+    table = Table("stage", "runs", *columns, "left, about", box=None)
     for name, states, seconds in lines:
-        counts = [str(states.count(state)) for state in columns[:-1]]
+        counts = [str(states.count(state)) for state in columns]
         left = in_words(seconds) + (f" ({states.count('unreadable')} unreadable)" if "unreadable" in states else "")
         table.add_row(name, str(len(states)), *counts, left)
     console.print(table)
 
 
 def _say_left(study: Study, context: Context, workers: int, log: Console) -> None:
-    from benchmark.runs.costs import in_words
+    from benchmark.runs.costs import roughly
 
     lines, total = _left(study, context, workers)
     count = sum(state != "done" for _, states, _ in lines for state in states)
     runs = sum(len(states) for _, states, _ in lines)
-    text = f"{count} of {runs} runs left, about {in_words(total)}" if count else f"all {runs} runs done"
+    text = f"{count} of {runs} runs left, {roughly(total)}" if count else f"all {runs} runs done"
     log.print(text, markup=False, highlight=False)
 
 
@@ -220,6 +227,9 @@ def _left(study: Study, context: Context, workers: int) -> tuple[Sequence[tuple[
     lines = []
     for name, folder, specs in found:
         judged = [(spec, *standing(spec, folder)) for spec in specs]
-        seconds = sum(costs.left(spec, status) for spec, state, status in judged if state != "done")
+        try:
+            seconds = sum(costs.left(spec, status) for spec, state, status in judged if state != "done")
+        except MissingData:
+            seconds = math.nan
         lines.append((name, [state for _, state, _ in judged], seconds))
     return lines, sum(seconds for _, _, seconds in lines)

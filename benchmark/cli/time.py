@@ -16,6 +16,7 @@ from benchmark.cli.flags import add_reports, add_results, output
 from benchmark.errors import UserError
 from benchmark.files import keyed_rows, merge_rows, require_writable
 from benchmark.runs.grid import methods_named
+from benchmark.screen import NARROW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ TIMES: dict[str, tuple[str, Callable[[float], str]]] = {
     "evaluation_ms": ("evaluation", "{:.1f}".format),
     "evaluation_to_higher": ("×\nhigher", "{:.2f}".format),
 }
+IN_SHORT = ("meta_gradient_ms", "meta_gradient_to_maml")
+"""What a narrow terminal shows of them."""
 COUNTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "multiply_adds": ("multiply-adds\nof a step", "{:,.0f}".format),
     "meta_parameters": ("meta-parameters", "{:,.0f}".format),
@@ -141,18 +144,21 @@ def show(table: pd.DataFrame, console: Console) -> None:
             f"K = {one['steps']}, {device}, {one['threads']} thread{'s' if one['threads'] > 1 else ''}: "
             f"medians of {one['rounds']}, {one['clock']} time per task, ms"
         )
-        console.print(_columns(rows, TIMES, title))
+        narrow = console.width < NARROW
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        console.print(_columns(rows, {name: TIMES[name] for name in IN_SHORT} if narrow else TIMES))
         console.print()
-        console.print(_columns(rows[rows["multiply_adds"].notna()], COUNTS))
+        counted = rows[rows["multiply_adds"].notna()]
+        console.print(_columns(counted, {"multiply_adds": COUNTS["multiply_adds"]} if narrow else COUNTS))
         share = one["episode_ms"] / rows["meta_gradient_ms"].min()
         console.print(
             f"\nDrawing a task's images: {one['episode_ms']:.2f} ms, {share:.1%} of the least meta-gradient.\n"
         )
 
 
-def _columns(rows: pd.DataFrame, columns: dict[str, tuple[str, Callable[[float], str]]], title: str = "") -> Table:
+def _columns(rows: pd.DataFrame, columns: dict[str, tuple[str, Callable[[float], str]]]) -> Table:
     shown = [name for name in columns if name in rows and rows[name].notna().any()]
-    printed = Table(Column("method", no_wrap=True), title=title or None, title_justify="left", box=None)
+    printed = Table(Column("method", no_wrap=True), box=None)
     for name in shown:
         printed.add_column(columns[name][0], justify="right", no_wrap=True)
     for _, row in rows.iterrows():

@@ -14,10 +14,12 @@ from rich.table import Table
 from benchmark.cli.flags import output
 from benchmark.cli.run import add_knobs, knobs_given, print_plan
 from benchmark.cli.where import add_where, machinery, submit
+from benchmark.errors import MissingData
 from benchmark.runs import tune
 from benchmark.runs.grid import methods_named
 from benchmark.runs.store import ENDED
 from benchmark.runs.tune import SPACE, Search, Tuning
+from benchmark.screen import NARROW, warn
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +58,14 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmark import data
     from benchmark.runs import assembly
 
-    dataset = data.load(search.dataset, arguments.data_root)
-    for spec in plan[: len(methods)]:
-        assembly.check(spec, dataset)
+    try:
+        dataset = data.load(search.dataset, arguments.data_root)
+        for spec in plan[: len(methods)]:
+            assembly.check(spec, dataset)
+    except MissingData as error:
+        if not arguments.dry_run:
+            raise
+        warn(str(error))
     context, workers, device = machinery(arguments, plan[0].meta_batch)
     if arguments.dry_run:
         print_plan(plan, arguments.results, f"{device.type}, {workers} worker{'s' if workers > 1 else ''}")
@@ -98,11 +105,14 @@ def print_choices(tuning: Tuning, console: Console) -> None:
         f"{document['trials']} trials of {document['iterations']:,} meta-steps each, {document['shots']}-shot; "
         "* the smallest or largest value drawn"
     )
-    table = Table("method", "trial", *SPACE, "validation", title=title, title_justify="left", box=None)
+    console.print(title, style="italic", highlight=False, soft_wrap=True)
+    narrow = console.width < NARROW
+    table = Table("method", *(("chosen",) if narrow else ("trial", *SPACE, "validation")), box=None)
     for method, chosen in document["chosen"].items():
-        values = (f"{chosen[name]:g}" + ("*" if name in chosen["edge"] else "") for name in SPACE)
+        values = [f"{chosen[name]:g}" + ("*" if name in chosen["edge"] else "") for name in SPACE]
         score = f"{100 * chosen['score']:.1f} %" if chosen["accuracy"] is not None else f"loss {-chosen['score']:.3g}"
-        table.add_row(method, str(chosen["trial"]), *values, score)
+        named = ", ".join(f"{name} {value}" for name, value in zip(SPACE, values, strict=True))
+        table.add_row(method, *((f"{named}; {score}",) if narrow else (str(chosen["trial"]), *values, score)))
     console.print(table)
     for method, why in document["without_choice"].items():
         console.print(f"{method}: {why}", markup=False, highlight=False)

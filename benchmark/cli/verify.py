@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print what was checked and how far off it was; 1 if a check failed."""
     from benchmark.verify.derivatives import NETWORKS
-    from benchmark.verify.methods import verify
+    from benchmark.verify.methods import KEPT, verify
 
     methods = methods_named(arguments.methods.split(","))
     options = method_options(arguments.option, methods)
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"--search takes a number of steps from 0 to {MOST_STEPS:,}, got {arguments.search}")
     console = output()
     results = arguments.results if arguments.results.is_dir() else None
-    kept = [results / f"{name}.csv" for name in ("geometry", "spectrum", "search")] if results else []
+    kept = [results / f"{name}.csv" for name in KEPT] if results else []
     for target in filter(None, (arguments.output, *kept)):
         require_writable(target)
     console.record = arguments.output is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.data.storage import SPLITS, Dataset, data_root, open_dataset, read_index
-from benchmark.errors import UserError, nearest
+from benchmark.errors import MissingData, UserError, nearest
 
 Root = str | os.PathLike[str] | None
 LONGEST_NAME = 250  # bytes; file systems end at 255
@@ -146,7 +146,7 @@ def _load_known(name: str, base: Path, *, trusted: bool) -> Dataset:
         return load_sine()
     dataset = open_dataset(base / name, trusted=trusted)
     if dataset is None:
-        raise UserError(f"data set {name!r} is not in {base}; get it by {ENTRIES[name].how}")
+        raise MissingData(f"data set {name!r} is not in {base}; get it by {ENTRIES[name].how}")
     return dataset
 
 

@@ -145,9 +145,11 @@ def check(of: Episodes) -> None:
         if c.split == split:
             support, queries = _room(c.count, c.groups, shots)
             if shots > support or query > queries:
+                fewer = f"--query-{'train' if split == 'train' else 'test'} to {queries}"
                 raise UserError(
                     f"{dataset.name}'s {split} class {c.name!r} has {support} support and {queries} query images for a "
-                    f"task of {shots} shots, asked for {shots} and {query}; lower --shots or the queries"
+                    f"task of {shots} shots, asked for {shots} and {query}; "
+                    f"lower {fewer if shots <= support and queries else '--shots'}"
                 )
 
 

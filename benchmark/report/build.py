@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.errors import UserError
 from benchmark.files import without_formulas, write_atomic
 from benchmark.report import caveats, formats, matrix, pairs, table, tuning
 from benchmark.report.claims import judge
@@ -42,13 +43,17 @@ MANY = 16
 def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
     """Make the whole report on `results`, one folder or several, under `reports`; returns the files written, in order.
 
-    A run that cannot be read is left out, and named among the warnings.
+    A run, or a table beside the runs, that cannot be read is left out, and named among the warnings. Without any run an
+    earlier report is kept: :class:`UserError`.
     """
     refused: list[str] = []
     folders = [results] if isinstance(results, Path) else list(results)
     runs = load_together(folders, refused.append, tables=True)
+    if not runs and (reports / "index.html").exists():
+        named = ", ".join(map(str, folders))
+        raise UserError(f"{named}: has no runs that can be read; the report in {reports} is left as it is")
     groups = group_runs(runs)
-    findings = read_findings(*folders)
+    findings = read_findings(*folders, refused=refused.append)
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)

@@ -188,6 +188,15 @@ def is_reconstructed(run: Run) -> bool:
     return bool(run.card.get("reconstructed", run.spec["method"] in RECONSTRUCTED_WITHOUT_CARD))
 
 
+def inexact(run: Run) -> tuple[str, ...]:
+    """What of the meta-gradient is not whole: the estimator, the meta-steps that were first-order before it."""
+    estimator, first = run.spec.get("estimator", EXACT), int(run.spec.get("first_order_for", 0))
+    return (
+        *((f"estimator={estimator}",) if estimator != EXACT else ()),
+        *((f"first_order_for={first}",) if first else ()),
+    )
+
+
 def is_plain(run: Run) -> bool:
     """Whether the run is its method as the literature means it.
 
@@ -195,7 +204,7 @@ def is_plain(run: Run) -> bool:
     by their own batch.
     """
     options = run.spec.get("options") or {}
-    as_published = run.spec.get("estimator", EXACT) == EXACT and run.spec.get("norm", PUBLISHED_NORM) == PUBLISHED_NORM
+    as_published = not inexact(run) and run.spec.get("norm", PUBLISHED_NORM) == PUBLISHED_NORM
     method = str(run.spec["method"])
     usual = {key: (value, IN_PRINT.get((method, key), value)) for key, value in NEUTRAL.items()}
     return as_published and all(options.get(key, values[0]) in values for key, values in usual.items())

@@ -25,13 +25,13 @@ report without them says that there is no evidence. Columns that are missing are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, advising
 from benchmark.files import read_json
 from benchmark.report.published import dataset_title, method_order
 
@@ -107,37 +107,59 @@ def like_for_like(timing: pd.DataFrame, column: str) -> pd.DataFrame:
     return timing[conditions == conditions[most.idxmax()]]
 
 
-def read(*results: Path) -> Findings:
-    """Read the tables in `results`; :class:`UserError` for a file that is no such table.
+def read(*results: Path, refused: Callable[[str], None] | None = None) -> Findings:
+    """Read the tables in `results`. A file that is no such table is a :class:`UserError`, or left out and `refused`.
 
     What several folders measured alike counts once, as the first of them has it; the tuning is the first one's.
     """
+
+    def readable(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+        try:
+            return _read(path, columns)
+        except UserError as error:
+            if refused is None:
+                raise
+            refused(str(error))
+            return _empty(columns)
+
     found = {}
     for name, (columns, key) in TABLES.items():
-        table = pd.concat([_read(folder / f"{name}.csv", columns) for folder in results], ignore_index=True)
+        table = pd.concat([readable(folder / f"{name}.csv", columns) for folder in results], ignore_index=True)
         found[name] = table.drop_duplicates(list(key), ignore_index=True) if len(results) > 1 else table
     tuned = [folder / "tuning" for folder in results if (folder / "tuning" / "tuning.csv").exists()]
     folder = tuned[0] if tuned else results[0] / "tuning"
-    return Findings(**found, trials=_read(folder / "tuning.csv", TRIALS), trials_of=_tuned(folder / "tuned.json"))
+    try:
+        trials_of = _tuned(folder / "tuned.json")
+    except UserError as error:
+        if refused is None:
+            raise
+        refused(str(error))
+        return Findings(**found, trials=_empty(TRIALS))
+    return Findings(**found, trials=readable(folder / "tuning.csv", TRIALS), trials_of=trials_of)
 
 
 def _tuned(path: Path) -> str:
     if not path.exists():
         return ""
-    found = read_json(path)
+    with advising("delete it, and 'tune' makes it again from its trials"):
+        found = read_json(path)
     where = f"{found.get('ways')}-way {found.get('shots')}-shot {dataset_title(str(found.get('dataset')))}"
     return f"{where}, {found.get('iterations'):,} meta-steps a trial"
 
 
+def _empty(columns: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=_dtype(kind)) for name, kind in columns.items()})
+
+
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if not path.exists():
-        return pd.DataFrame({name: pd.Series(dtype=_dtype(kind)) for name, kind in columns.items()})
+        return _empty(columns)
     try:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable table ({error})") from error
+        raise UserError(f"{path}: not a readable table ({str(error).splitlines()[0]}); move it away") from error
     if "method" not in table:
-        raise UserError(f"{path}: has no column 'method'; expected {', '.join(columns)}")
+        raise UserError(f"{path}: has no column 'method'; expected {', '.join(columns)}; move it away")
     for name, kind in columns.items():
         if kind == "float":
             table[name] = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan

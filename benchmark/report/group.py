@@ -14,11 +14,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.recipes import BASELINE
-from benchmark.report.cell import EXACT, PUBLISHED_NORM, Cell, is_plain, is_reconstructed, own_options
+from benchmark.report.cell import PUBLISHED_NORM, Cell, inexact, is_plain, is_reconstructed, own_options
 from benchmark.report.published import IMAGES, TITLES, dataset_title, method_order, method_title
 from benchmark.runs.store import Run
 
-NOT_KNOBS = {"name", "method", "options", "estimator", "dataset", "ways", "shots", "seed", "recipe", "norm"}
+NOT_KNOBS = {
+    "name",
+    "method",
+    "options",
+    "estimator",
+    "first_order_for",
+    "dataset",
+    "ways",
+    "shots",
+    "seed",
+    "recipe",
+    "norm",
+}
 """Fields of a spec that place a run or are always named; every other one is a knob."""
 
 
@@ -134,14 +146,8 @@ def _labels(runs: list[Run], names: Mapping[str, str]) -> dict[str, str]:
     """Run name → label: the method's title, its options, and the knobs in which it differs from its siblings."""
     titles = {}
     for run in runs:
-        estimator = run.spec.get("estimator", EXACT)
-        titles[run.name] = (
-            str(run.spec["method"]),
-            (
-                *((f"estimator={estimator}",) if estimator != EXACT else ()),
-                *(f"{key}={_plain(value)}" for key, value in own_options(run).items()),
-            ),
-        )
+        given = (f"{key}={_plain(value)}" for key, value in own_options(run).items())
+        titles[run.name] = (str(run.spec["method"]), (*inexact(run), *given))
     siblings: dict[Any, list[Run]] = {}
     for run in runs:
         siblings.setdefault((titles[run.name], run.spec["shots"]), []).append(run)

@@ -14,6 +14,7 @@ from rich.table import Table
 from benchmark import statistics
 from benchmark.report.cell import metric, scores
 from benchmark.runs.merge import load_together
+from benchmark.runs.standing import state_of
 from benchmark.runs.store import Run
 from benchmark.screen import NARROW, warn
 
@@ -33,7 +34,7 @@ def records(runs: Sequence[Run]) -> tuple[list[str], list[list[str | int | float
         mean = statistics.task_interval(scores(run)).mean
         wall = run.status.get("wall_s")
         train = wall.get("train") if isinstance(wall, dict) else None
-        state = run.state + (" (loss)" if metric(run) == "nll" else "")
+        state = state_of(run) + (" (loss)" if metric(run) == "nll" else "")
         body.append([
             run.name, str(spec["method"]), str(spec["dataset"]), int(spec["ways"]), int(spec["shots"]),
             str(spec["recipe"]), int(spec["seed"]), state, mean, float(train) if train is not None else float("nan"),

@@ -70,5 +70,7 @@ def _print_group(group: TableGroup, shots: list[int], compared: pd.DataFrame, co
             style="dim",
             highlight=False,
         )
+    spread = " ± standard deviation over seeds" if max(map(group.seeds, shots)) > 1 else ""
+    console.print(f"ours: mean ± 95 % over test tasks{spread}", style="dim", highlight=False)
     if any(row.reconstructed for row in group.rows):
         console.print(f"* {RECONSTRUCTED}", style="dim", highlight=False)

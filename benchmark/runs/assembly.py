@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def load_trained(run: store.Run, data_root: Path | None = None) -> InnerOptimize
             f"{remark.partition('; going on')[0]}, and the one before has the meta-parameters of iteration "
             f"{progress.best_iteration:,}, not of {best:,}, the best; make the run again in another folder (--results)"
         )
+    if remark:
+        warnings.warn(remark.replace("going on from", "taking"), stacklevel=2)
     if progress.best is not None:
         optimizer.load_state_dict(progress.best)
     return optimizer

@@ -10,6 +10,7 @@ share of a training task. All this is the time of one process that has its cores
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,9 +122,19 @@ def _work(spec: RunSpec) -> tuple:
     return tuple(getattr(spec, name) for name in WORK)
 
 
+def roughly(seconds: float) -> str:
+    """:func:`in_words` in a sentence: ``about 12 min``."""
+    words = in_words(seconds)
+    if math.isnan(seconds):
+        return "an unknown time"
+    return f"about {words}" if words[0].isdigit() else words
+
+
 def in_words(seconds: float) -> str:
-    """``3 h 05 min``, ``12 min``, ``under a minute``."""
+    """``3 h 05 min``, ``12 min``, ``less than a minute``; ``–`` for none; ``unknown`` for nan."""
+    if math.isnan(seconds):
+        return "unknown"
     minutes = round(seconds / 60)
     if minutes < 1:
-        return "under a minute" if seconds else "–"
+        return "less than a minute" if seconds else "–"
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import PART, now, write_atomic, write_json
 from benchmark.runs import owner, schema_one
-from benchmark.runs.store import CONTINUED, ENDED, Run, document_digest, load_run
+from benchmark.runs.store import CONTINUED, ENDED, Run, document_digest, is_run, load_run
 from benchmark.spec import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ class RunDirectory:
     def place(self) -> Path:
         """Where the run lies: at `path`, or still under its name of schema 1."""
         former = schema_one.name(self.spec)
-        if former is None or (self.path / "spec.json").exists():
+        if former is None or is_run(self.path):
             return self.path
         found = self.path.with_name(former)
-        return found if (found / "spec.json").exists() else self.path
+        return found if is_run(found) else self.path
 
     def run(self) -> Run | None:
         """What is on disk, or None if the run was never started."""
         place = self.place()
-        return load_run(place) if (place / "spec.json").exists() else None
+        return load_run(place) if is_run(place) else None
 
     def state(self) -> str:
         """The state of a run that is on disk."""

@@ -26,10 +26,14 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("a CPU has no numbers")
         torch.ones(1, device=device).add(1).item()  # some devices take a tensor and compute nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = re.split(r"\. |\n|: ", str(error))[0][:REASON]
-        raise UserError(f"device {name!r} is not usable here ({reason}); try --device cpu") from error
+        raise UserError(
+            f"device {name!r} is not usable here ({reason}); expected auto, cpu, cuda or cuda:N; try --device cpu"
+        ) from error
     return device
 
 

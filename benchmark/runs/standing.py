@@ -93,6 +93,11 @@ def _plans(results: Path, refused: Any) -> Iterable[dict[str, Any]]:
             yield plan
 
 
+def state_of(run: Run) -> str:
+    """How a run stands by itself, whatever jobs have it in their plans: see :attr:`Standing.state`."""
+    return _standing("", run, None).state
+
+
 def _standing(path: str, run: Run, job: str | None) -> Standing:
     state, where = run.state, ""
     if state == "finished" and not run.is_intact():

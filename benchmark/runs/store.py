@@ -20,6 +20,7 @@ A folder of schema 1 is read under the name that it has, and takes its new one w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, advising
 from benchmark.files import read_json, read_table
 from benchmark.runs import schema_one
 from benchmark.spec import SCHEMA, RunSpec
@@ -80,7 +81,11 @@ STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _read_status(path: Path) -> dict[str, Any]:
     """status.json; before the first is written the run is ``running``."""
-    status = read_json(path) if path.exists() else {"state": "running"}
+    with advising("delete it, and 'run' goes on from the run's checkpoint"):
+        return _checked_status(read_json(path), path) if path.exists() else {"state": "running"}
+
+
+def _checked_status(status: dict[str, Any], path: Path) -> dict[str, Any]:
     if status.get("state") not in STATES:
         raise UserError(f"{path}: state {status.get('state')!r}, expected one of {', '.join(STATES)}")
     for key, (what, holds) in STATUS.items():
@@ -177,13 +182,23 @@ def document_digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def is_run(path: Path) -> bool:
+    """Whether a run lies at `path`: a folder with spec.json. :class:`UserError` for one that cannot be looked into."""
+    try:
+        return (path / "spec.json").exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable, or move it away") from error
+
+
 def load_run(path: Path) -> Run:
     """Read one run directory; :class:`UserError` names the file and field that is not as written by this suite."""
     file = path / "spec.json"
-    document = read_json(file)
-    schema = document.get("schema")
-    if schema not in (1, SCHEMA):
-        raise UserError(f"{file}: schema {schema!r}, expected {SCHEMA}")
+    with advising("move its folder away"):
+        document = read_json(file)
+        schema = document.get("schema")
+        if schema not in (1, SCHEMA):
+            newer = ": of a newer release" if isinstance(schema, int) and schema > SCHEMA else ""
+            raise UserError(f"{file}: schema {schema!r}, expected {SCHEMA}{newer}")
     try:
         spec = RunSpec.from_dict(document["spec"])
     except KeyError as error:
@@ -224,12 +239,12 @@ def load_runs(results: Path, refused: Callable[[str], None] | None = None, *, ta
     runs = []
     for path in sorted(results.iterdir()):
         try:
-            if not (path / "spec.json").exists():
+            if not is_run(path):
                 continue
             run = load_run(path)
             if tables:
                 run.check_tables()
-        except (UserError, OSError) as error:
+        except UserError as error:
             if refused is None:
                 raise
             refused(str(error))
@@ -257,4 +272,11 @@ def _once(runs: list[Run], refused: Callable[[str], None] | None) -> list[Run]:
 def results_folders(results: Path) -> list[Path]:
     """`results`, and the folders of runs right below it."""
     below = sorted(each for each in results.iterdir() if each.is_dir()) if results.is_dir() else []
-    return [results, *(each for each in below if not (each / "spec.json").exists() and any(each.glob("*/spec.json")))]
+    return [results, *(each for each in below if _holds_runs(each))]
+
+
+def _holds_runs(path: Path) -> bool:
+    """Not where it cannot be looked into: :func:`load_runs` of the folder above says so."""
+    with contextlib.suppress(UserError, OSError):
+        return not is_run(path) and any(path.glob("*/spec.json"))
+    return False

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark import recipes
-from benchmark.errors import UserError
+from benchmark.errors import UserError, advising
 from benchmark.files import locked, read_json, write_atomic
 from benchmark.runs import store
 from benchmark.spec import RunSpec
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+MOST_TRIALS = 1000
 SPACE: dict[str, tuple[float, float]] = {"alpha": (0.01, 0.5), "meta_lr": (3e-4, 3e-3), "geometry_lr": (0.1, 10.0)}
 """Smallest and largest value of what is tuned, logarithmic in between. One space for all methods."""
 
@@ -73,8 +74,8 @@ class Search:
     """Other knobs that differ from the controlled recipe's."""
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise UserError(f"trials must be at least 1, got {self.trials}")
+        if not 1 <= self.trials <= MOST_TRIALS:
+            raise UserError(f"trials must lie between 1 and {MOST_TRIALS:,}, got {self.trials}")
         if self.iterations < 1:
             raise UserError(f"iterations must be at least 1 to tune, got {self.iterations}")
         fixed = [name for name in (*SPACE, "tasks") if name in self.knobs]
@@ -175,7 +176,7 @@ def _rows(results: Path, method: str, specs: Sequence[RunSpec]) -> list[dict[str
     rows = []
     for trial, spec in enumerate(specs):
         path = results / spec.name
-        run = store.load_run(path) if (path / "spec.json").exists() else None
+        run = store.load_run(path) if store.is_run(path) else None
         row: dict[str, Any] = {"method": method, "trial": trial, "run": spec.name}
         row |= {name: getattr(spec, name) for name in SPACE}
         row |= {"state": run.state if run else "new", "score": None, "accuracy": None, "accuracy_ci95": None}
@@ -262,6 +263,12 @@ def load(folder: Path) -> Tuning:
     path = folder / "tuned.json"
     if not path.exists():
         raise UserError(f"{path}: no such tuning; make one with 'python -m benchmark tune --results {folder}'")
+    with advising("delete it, and 'tune' makes it again from its trials"):
+        return Tuning(path, *_read(path))
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Its SHA-256, and what it says."""
     document = read_json(path)
     if document.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {document.get('schema')!r}, expected {SCHEMA}")
@@ -273,4 +280,4 @@ def load(folder: Path) -> Tuning:
     for method, chosen in document["chosen"].items():
         if not isinstance(chosen, dict) or not all(isinstance(chosen.get(name), float) for name in SPACE):
             raise UserError(f"{path}: the choice for {method} must have numbers for {', '.join(SPACE)}")
-    return Tuning(path, hashlib.sha256(path.read_bytes()).hexdigest(), document)
+    return hashlib.sha256(path.read_bytes()).hexdigest(), document

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 import optimizers
 from benchmark.adapt import InnerLoop, support_gradient, unroll
 from benchmark.errors import UserError
-from benchmark.files import merge_rows
+from benchmark.files import keyed_rows, merge_rows
 from benchmark.metagrad import Task, tasks
-from benchmark.report.findings import GEOMETRY_KEY
+from benchmark.report.findings import GEOMETRY_KEY, TABLES
 from benchmark.verify import checkpoint, estimators, geometry, search, spectra
 from benchmark.verify.checkpoint import Checkpoint
 from benchmark.verify.derivatives import (
@@ -43,6 +43,9 @@ from optimizers.contract import kit
 from optimizers.md import DualDescent
 
 __all__ = ["Record", "verify", "write_geometry"]
+
+KEPT = ("geometry", "spectrum", "search")
+"""The tables that :func:`verify` adds to."""
 
 MEASURES = ("least", "greatest", "residual", "asymmetry", "condition")
 
@@ -79,6 +82,10 @@ def verify(
             small(name, network, chosen[name])
         except ValueError as error:
             raise UserError(f"{name} on {network}: {error}") from None
+    read = [checkpoint.load(Path(path), data_root) for path in checkpoints or ()]
+    if results is not None:
+        for table in KEPT:  # what cannot be added to is said before the work, not after it
+            keyed_rows(results / f"{table}.csv", TABLES[table][1])
     found: list[Record] = []
     for name in names:
         variant = " ".join([name, *(f"{key}={value}" for key, value in chosen[name].items())])
@@ -89,7 +96,6 @@ def verify(
             found += rows
             console.print(_derivatives_table(f"{variant} on {network}", rows), "")
     rows = [_counter_example(), *(row for name in names for row in _untrained(name, chosen[name]))]
-    read = [checkpoint.load(Path(path), data_root) for path in checkpoints or ()]
     rows += [_trained(each) for each in read]
     console.print(_geometry_table(rows))
     for each in read:

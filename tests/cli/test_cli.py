@@ -15,9 +15,14 @@ from benchmark.cli import flags, parser
 from benchmark.cli import list as list_verb
 from benchmark.cli import run as run_verb
 from benchmark.cli import status as status_verb
+from benchmark.cli import study as study_verb
+from benchmark.cli import time as time_verb
+from benchmark.cli import tune as tune_verb
 from benchmark.cli.where import portable
 from benchmark.errors import UserError
+from benchmark.runs.tune import Tuning
 from benchmark.screen import Screen
+from benchmark.timing import measure, peers
 from tests.conftest import ROOT
 from tests.report.builder import build_run
 
@@ -75,6 +80,25 @@ from tests.report.builder import build_run
         ("verify --methods ecml --option gamma", "--option takes [METHOD.]KEY=VALUE"),
         ("verify --methods ecml --network cnn5", "'cnn5' is none of cnn4, cnn2, resnet12 (did you mean 'cnn4'?)"),
         ("verify --methods mdd", "did you mean 'md'"),
+        ("run --methods maml metasgd", "unexpected word 'metasgd'; a list is written with commas and without spaces"),
+        ("run --methods maml --seeds 0 1", "unexpected word '1'; a list"),
+        ("status r1", "unexpected word 'r1'; see python -m benchmark status --help"),
+        ("run --methods md --itertions 5", "; see python -m benchmark run --help"),
+        ("run --methods md --device cpu:1", "device 'cpu:1' is not usable here"),
+        ("tune --methods md --trials 1001", "trials must lie between 1 and 1,000, got 1001"),
+        ("list md --methods", "'md' is something else"),
+        (
+            "report --results pyproject.toml",
+            "pyproject.toml is a file and cannot be written or read as a folder; name a folder",
+        ),
+        (
+            "report --reports pyproject.toml",
+            "pyproject.toml is a file and cannot be written or read as a folder; name a folder",
+        ),
+        (
+            "merge tests --into pyproject.toml",
+            "pyproject.toml is a file and cannot be written or read as a folder; name a folder",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +128,27 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().out
     assert shown.count("-maml-") == shown.count("-md-") == shown.count("-pixels-") == 4
     assert not (tmp_path / "r").exists()
+
+
+def test_dry_run_says_what_a_recipe_comes_to_without_its_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"run --methods md,metasgd --recipe published --dataset miniimagenet --dry-run --data-root {tmp_path}"
+    assert parser.main(line.split()) == 0
+    shown = capsys.readouterr()
+    assert "data set 'miniimagenet' is not in" in shown.err
+    assert "md: meta_optimizer sgd, momentum 0.9, weight_decay 0.0001, lr_step 20000, tasks 1000" in shown.out
+    assert "metasgd: meta_optimizer adam, momentum 0, weight_decay 0, lr_step 0, tasks 600, form=free" in shown.out
+    assert "all: network cnn4, norm batch, estimator exact, " in shown.out
+    assert parser.main([*line.replace("--dry-run", "").split(), "--results", str(tmp_path / "r")]) == 2
+
+
+def test_the_values_of_a_choice_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser.main(["run", "--help"])
+    shown = capsys.readouterr().out
+    assert "--precision float32|tf32|float64" in shown
+    assert "--meta-optimizer adam|sgd" in shown
 
 
 def test_all_is_every_method_once() -> None:
@@ -154,6 +199,23 @@ def test_list_groups_methods_by_kind_and_says_what_each_learns(capsys: pytest.Ca
         assert card.learned in shown[at[name] :]
     assert at["mine"] > shown.index(" guesswork ") > max(groups.values())
     assert "Nothing [so far]." in shown
+
+
+def test_tables_in_a_very_narrow_terminal_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Screen(file=io.StringIO(), width=40)
+    chosen = {"alpha": 0.04972, "meta_lr": 0.002762, "geometry_lr": 5.192, "trial": 0, "edge": {}, "score": 0.367}
+    document = {"trials": 8, "iterations": 500, "shots": 1, "chosen": {"metacurvature": chosen | {"accuracy": 0.367}}}
+    tune_verb.print_choices(Tuning(tmp_path / "tuned.json", "", document | {"without_choice": {}}), console)
+    rows = measure.measure(["maml", "metacurvature"], [peers.Workload(16, 2, steps=1)], rounds=1)
+    time_verb.show(rows, console)
+    path = tmp_path / "s.toml"
+    path.write_text('dataset = "sine"\nmethods = ["maml"]\n[[stage]]\nname = "one-shot"\niterations = 2\n')
+    monkeypatch.setattr(study_verb, "output", lambda: console)
+    assert parser.main(["study", str(path), "--dry-run", "--results", str(tmp_path / "r")]) == 0
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for word in ("metacurvature", "0.04972", "0.002762", "5.192", "36.7", "one-shot", "K = 1,"):
+        assert word in shown, word
 
 
 @pytest.mark.parametrize("line", ["status", "run --methods md-convex --dry-run"])

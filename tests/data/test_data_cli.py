@@ -130,3 +130,13 @@ def test_data_root(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data.data_root() == tmp_path / ".cache" / "inner-optimizer-benchmark"
+
+
+def test_list_wraps_its_lines_in_a_terminal(forms, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert forms.run_cli("list", "--data-root", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("\\n" in line for line in lines)
+    assert max(map(len, lines[1:])) <= 80
+    assert len(lines) > 20, "long titles go on in further lines"

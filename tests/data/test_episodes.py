@@ -200,6 +200,9 @@ def test_rotated_classes():
         ({"shots": 0}, "shots must be at least 1, got 0"),
         ({"query": -1}, "query must be at least 0, got -1"),
         ({"query": 6}, "class 'c2' has 2 support and 5 query images for a task of 2 shots, asked for 2 and 6"),
+        ({"query": 6}, "; lower --query-train to 5"),
+        ({"query": 6, "split": "test"}, "; lower --query-test to 5"),
+        ({"shots": 9}, "for a task of 9 shots, asked for 9 and 4; lower --shots"),
     ],
 )
 def test_impossible_episodes_are_refused(change, message):

@@ -263,6 +263,13 @@ def test_a_plug_in_is_named_and_marked_by_the_card_in_its_runs(add_run, results)
     assert "Mine *" in shown(results)
 
 
+def test_meta_steps_that_were_first_order_are_named(add_run, results):
+    add_run("maml", first_order_for=99)
+    add_run("maml")
+    (group,) = group_runs(load_runs(results))
+    assert [(row.label, row.plain) for row in group.rows] == [("MAML", True), ("MAML (first_order_for=99)", False)]
+
+
 def test_an_estimator_that_is_not_exact_is_named_and_stands_beside_no_published_number(add_run, results):
     add_run("md", estimator="truncated:2")
     (group,) = group_runs(load_runs(results))

@@ -267,3 +267,10 @@ def test_a_run_that_cannot_be_read_hides_nothing_and_is_named(
         assert bad.name in (tmp_path / "reports" / name).read_text()
     assert main(["export", "--results", str(results), "--output", str(tmp_path / "all.csv")]) == 0
     assert good.name in (tmp_path / "all.csv").read_text()
+
+
+def test_a_run_that_nobody_is_at_is_not_listed_as_running(add_run, results):
+    add_run("maml", state="running")
+    add_run("md", state="interrupted")
+    states = {line[1]: line[7] for line in listing.records(load_runs(results))[1]}
+    assert states == {"maml": "killed", "md": "interrupted"}

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,9 @@ from benchmark.errors import UserError
 from benchmark.runs import checkpoints, store
 from benchmark.runs import run as runner
 from benchmark.runs.assembly import load_trained
+from benchmark.runs.directory import RunDirectory
 from benchmark.runs.store import load_run, load_runs
+from benchmark.spec import RunSpec
 from tests.report.builder import build_run
 from tests.robustness.helpers import DAMAGES, TINY, cut, execute, execute_all, numbers, state, tiny
 from tests.robustness.test_kill import StopAt
@@ -49,7 +52,8 @@ def test_the_one_before_is_not_verified_as_the_best(interrupted: Path) -> None:
     run = load_run(interrupted)
     before = checkpoints.read_checkpoint(interrupted / "checkpoint.prev.pt")["best_iteration"]
     run.status["best_iteration"] = before
-    load_trained(run)
+    with pytest.warns(UserWarning, match=r"not a checkpoint.*; taking the one before"):
+        load_trained(run)
     run.status["best_iteration"] = before + 1
     with pytest.raises(UserError, match=r"not a checkpoint.*the one before has the meta-parameters of iteration"):
         load_trained(run)
@@ -148,6 +152,57 @@ def test_a_partial_measurement_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
+def test_a_folder_that_cannot_be_looked_into_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    shut, good = build_run(results, tasks=5), build_run(results, "md", tasks=5)
+    real = Path.exists
+
+    def exists(path: Path, **how: Any) -> bool:
+        if path.parent.name == shut.name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    for words in (["status"], ["report", "--reports", str(tmp_path / "reports")], ["list", "runs"]):
+        assert parser.main([*words, "--results", str(results)]) == 0
+        shown = capsys.readouterr()
+        assert good.name[:20] in shown.out or words[0] == "report"
+        assert f"{shut.path}: cannot be read (Permission denied); make it readable, or move it away" in shown.err
+    with pytest.raises(UserError, match="cannot be read"):
+        RunDirectory(results, RunSpec.from_dict(shut.spec)).run()
+
+
+@pytest.mark.usefixtures("figures_unrendered")
+def test_a_report_is_not_replaced_by_one_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, reports, empty = tmp_path / "results", tmp_path / "reports", tmp_path / "empty"
+    build_run(results, tasks=5)
+    empty.mkdir()
+    assert parser.main(["report", "--results", str(results), "--reports", str(reports)]) == 0
+    before = {path: path.read_bytes() for path in reports.rglob("*.*")}
+    capsys.readouterr()
+    assert parser.main(["report", "--results", str(empty), "--reports", str(reports)]) == 2
+    assert "has no runs that can be read; the report in" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in reports.rglob("*.*")} == before
+
+
+@pytest.mark.usefixtures("figures_unrendered")
+def test_a_bad_table_beside_the_runs_is_named_and_costs_no_report(tmp_path: Path) -> None:
+    results, reports = tmp_path / "results", tmp_path / "reports"
+    build_run(results, tasks=5)
+    (results / "tuning").mkdir()
+    (results / "geometry.csv").write_text("a,b\n1,2\n")
+    (results / "tuning" / "tuning.csv").write_text("trial\n1\n")
+    (results / "tuning" / "tuned.json").write_text('{"chosen": ')
+    assert parser.main(["report", "--results", str(results), "--reports", str(reports)]) == 0
+    warned = (reports / "warnings.md").read_text().replace("\\", "")
+    assert "geometry.csv: has no column 'method'" in warned
+    assert "tuned.json: not valid JSON" in warned
+    assert "delete it, and 'tune' makes it again from its trials" in warned
+
+
+@pytest.mark.usefixtures("figures_unrendered")
 def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, reports = tmp_path / "results", tmp_path / "reports"
     bad = [build_run(results, seed=seed, tasks=5) for seed in range(4)]
@@ -166,6 +221,8 @@ def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.
         assert all(run.name[:20] in shown.out for run in good) or words[0] == "report"
         assert "MD" in shown.out or words[0] != "report"
         assert bad[0].name in shown.err, words
+        assert "; move its folder away" in shown.err
+        assert "; delete it, and 'run' goes on from the run's checkpoint" in shown.err
         assert "Traceback" not in shown.err
     assert bad[3].name in (reports / "warnings.md").read_text()
     assert store.load_runs(results, reasons.append)  # and tables that nobody reads stop nobody

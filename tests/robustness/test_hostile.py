@@ -30,6 +30,7 @@ from benchmark.report.terminal import print_table
 from benchmark.runs import checkpoints, environment
 from benchmark.runs.store import load_run
 from benchmark.timing import measure
+from benchmark.verify.methods import verify
 from optimizers import registry
 from tests.conftest import Command
 from tests.report.builder import build_run
@@ -238,6 +239,15 @@ def test_closed_streams_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main("status", "--results", tmp_path) == 0
     sys.stdout.close()
     sys.stderr.close()
+
+
+def test_verify_reads_all_that_it_needs_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.verify.methods.derivatives", lambda *_: pytest.fail("differentiated"))
+    with pytest.raises(UserError, match=r"has no checkpoint\.pt"):
+        verify(["maml"], [build_run(tmp_path, tasks=5).path])
+    (tmp_path / "spectrum.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"spectrum.csv: has no column .*; move it away"):
+        verify(["maml"], results=tmp_path)
 
 
 def test_time_and_verify_try_their_target_before_the_work(
