@@ -4,8 +4,8 @@ One *multiply-add* is one multiplication of two numbers together with the additi
 
 * a matrix product, whatever its form (``mm``, ``addmm``, ``bmm``, ``baddbmm``, ``mv``, ``addmv``, ``dot``), has one for
   each entry of its result and each number summed over; a convolution and its derivatives likewise;
-* an elementwise ``mul``, ``div``, ``lerp``, ``addcmul`` or ``addcdiv`` has one for each entry of its result, and so has
-  an ``add`` or ``sub`` that scales one of the two by a factor other than 1 (``φ − α G`` has d);
+* an elementwise ``mul``, ``div``, ``square``, ``lerp``, ``addcmul`` or ``addcdiv`` has one for each entry of its
+  result, and so has an ``add`` or ``sub`` that scales one of the two by a factor other than 1 (``φ − α G`` has d);
 * nothing else has any: additions alone, sums, functions such as ``exp`` or the sigmoid, comparisons, copies. A product
   of whole numbers, which are indices, is none either.
 
@@ -27,7 +27,7 @@ from optimizers.base import InnerOptimizer
 _aten = torch.ops.aten
 _LEFT = {_aten.mm: 0, _aten.addmm: 1, _aten.bmm: 0, _aten.baddbmm: 1, _aten.mv: 0, _aten.addmv: 1, _aten.dot: 0}
 """Matrix products, and which argument is the left factor [..., n]: n numbers are summed over."""
-_TIMES = {_aten.mul, _aten.mul_, _aten.div, _aten.div_, _aten.lerp, _aten.lerp_}
+_TIMES = {_aten.square, _aten.mul, _aten.mul_, _aten.div, _aten.div_, _aten.lerp, _aten.lerp_}
 _FUSED = {_aten.addcmul: "value", _aten.addcmul_: "value", _aten.addcdiv: "value", _aten.addcdiv_: "value"}
 _SCALED = {_aten.add: "alpha", _aten.add_: "alpha", _aten.sub: "alpha", _aten.sub_: "alpha", _aten.rsub: "alpha"}
 """Elementwise operations with a further factor, and its name."""
@@ -73,12 +73,14 @@ class _Tally(TorchDispatchMode):
         elif operation in flop_registry:
             self.total += flop_registry[operation](*args, **kwargs, out_val=result) // 2
         elif self.elementwise and isinstance(result, Tensor) and result.is_floating_point():
-            self.total += result.numel() * _factors(operation, kwargs)
+            self.total += result.numel() * _factors(operation, args, kwargs)
         return result
 
 
-def _factors(operation: Any, kwargs: dict[str, Any]) -> int:
+def _factors(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Multiplications for one entry of the result of an elementwise operation."""
+    if operation is _aten.pow:  # what a square is dispatched as
+        return int(args[1] == 2) if isinstance(args[1], int | float) else 0
     further = _FUSED.get(operation) or _SCALED.get(operation)
     scaled = further is not None and kwargs.get(further, 1) != 1
     return (operation in _TIMES or operation in _FUSED) + scaled

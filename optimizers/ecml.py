@@ -47,9 +47,9 @@ class ECML(InnerOptimizer):
         learned="The start φ_0 alone.",
         differences="No code is public; γ and the exact residual are not established. Here r is softmax minus one-hot "
         "in a basis without the null direction, γ = 0.1, and J is taken with respect to the classifier's parameters, "
-        "for which it costs no pass through the network's body. The classifier is the network's last layer, whether it "
-        "adapts or not. Eigenvalues below 1e-6 of the largest are dropped: "
-        "float32 does not resolve them, and their logarithm's gradient explodes.",
+        "which costs one more forward pass at each visited point, and none per residual. The classifier is the "
+        "network's last layer, whether it adapts or not. Eigenvalues below 1e-6 of the largest are dropped: float32 "
+        "does not resolve them, and their logarithm's gradient explodes.",
         options={
             "gamma": "weight γ ≥ 0 of the penalty",
             "penalty": "`variance` of log10 λ, or `ratio`, log10 of λ_max / λ_min",
@@ -113,17 +113,22 @@ class ECML(InnerOptimizer):
         return rows @ rows.mT
 
     def spread(self, gram: Tensor) -> Tensor:
-        """Variance of log10 λ, or log10 λ_max − log10 λ_min, over the eigenvalues above 1e-6 of the largest."""
+        """Variance of log10 λ, or log10 λ_max − log10 λ_min, over the eigenvalues above 1e-6 of the largest.
+
+        Zero where none is positive: every support example is fitted to the last digit.
+        """
         finite = gram.isfinite().all()
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         values = torch.linalg.eigvalsh(torch.where(finite, gram, identity))
-        values = torch.where(finite, values, math.nan)  # of a task that diverged
-        kept = values > 1e-6 * values[-1]
-        log = torch.where(kept, values, values[-1]).log10()
+        kept = (values > 1e-6 * values[-1]) & (values[-1] > 0)
+        log = torch.where(kept, values, torch.where(values[-1] > 0, values[-1], 1.0)).log10()
         if self.penalty == "ratio":
-            return log.amax() - log.amin()
-        mean = torch.where(kept, log, 0.0).sum() / kept.sum()
-        return torch.where(kept, (log - mean).square(), 0.0).sum() / kept.sum()
+            spread = log.amax() - log.amin()
+        else:
+            count = kept.sum().clamp_min(1)
+            mean = torch.where(kept, log, 0.0).sum() / count
+            spread = torch.where(kept, (log - mean).square(), 0.0).sum() / count
+        return torch.where(finite, spread, math.nan)  # of a task that diverged
 
 
 def without_constant(ways: int, like: Tensor) -> Tensor:

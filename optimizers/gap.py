@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimizers.base import Card, InnerOptimizer, Params, State
+from optimizers.errors import BadOption
 from optimizers.tensors.modes import ShapeGroup, group_by_modes
 from optimizers.tensors.stop_gradient import stop_gradient
 
@@ -91,6 +92,10 @@ class GAP(InnerOptimizer):
         start = self.start()
         axes = 4 if any(value.dim() == 4 for value in start.values()) else 2
         chosen = [name for name, value in start.items() if value.dim() == axes]
+        if not chosen:
+            raise BadOption(
+                f"GAP preconditions convolutions or matrices, and none is among what adapts ({', '.join(start)})"
+            )
         self.groups = group_by_modes(chosen, {name: start[name].shape for name in chosen})
         raw = math.log(math.expm1(SHARPNESS * self.start_factor)) / SHARPNESS
         self.raw = nn.ParameterList(  # [G, min(rows, columns)] a group

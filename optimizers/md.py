@@ -61,7 +61,7 @@ class _BlockIAFDescent(DualDescent):
 
 
 class MirrorDescent(_BlockIAFDescent):
-    """Mirror descent by a blockIAF whose every meta-parameter trains."""
+    """Mirror descent by a blockIAF whose heads train."""
 
     card = Card(
         title="MD (mirror descent, blockIAF)",
@@ -74,9 +74,11 @@ class MirrorDescent(_BlockIAFDescent):
         learned="The dual start z_0, and encoders, decoders and dense links of g.",
         differences="The authors' map (md-released) with one change: its heads start with all mode matrices at zero, "
         "and those of weights never leave it; here only the last is zero. The start is the identity all the same, and "
-        "the heads train. The paper asks for a bounded scale σ such as the logistic, the code takes exp; a bounded one "
-        "that starts at the identity is 2·sigmoid (option sigma). g is invertible, but neither monotone in general nor "
-        "the gradient of a convex function, its Jacobian being triangular; md-convex keeps that promise.",
+        "the heads train. ReLUs that the random start leaves off stay off, there and here: of the decoder of a bias of "
+        "five classes, whose code is one number, four draws in five, and its scale and shift are then constants. The "
+        "paper asks for a bounded scale σ such as the logistic, the code takes exp; a bounded one that starts at the "
+        "identity is 2·sigmoid (option sigma). g is invertible, but neither monotone in general nor the gradient of a "
+        "convex function, its Jacobian being triangular; md-convex keeps that promise.",
         options={"sigma": "scale: `exp` (as released) or `sigmoid`, the bounded 2·sigmoid"},
     )
 

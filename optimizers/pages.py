@@ -62,7 +62,8 @@ def page(name: str, networks: Iterable[tuple[str, Callable[[], nn.Module]]]) -> 
         "It starts exactly on MAML's trajectory."
         if card.starts_as_maml
         else "With its default options it does not start on MAML's trajectory.",
-        "Every tensor of meta-parameters gets a gradient, but for a bias that a norm takes away again."
+        "In one draw of the start or another every tensor of meta-parameters gets a gradient, but for a bias that a "
+        "norm takes away again, and what is learned for it alone."
         if card.alive
         else "Part of the meta-parameters never receives a gradient.",
         "",

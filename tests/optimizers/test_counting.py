@@ -43,6 +43,8 @@ def products(sizes, widths):
         (lambda a, b, v: torch.einsum("ij,j,i->i", a, v, a[:, 0]), 3 * 4 + 3),
         (lambda a, b, v: nn.functional.conv2d(a[None, None], b[None, None, :2, :2]), 2 * 3 * 4),
         (lambda a, b, v: a * v, 12),
+        (lambda a, b, v: a.square() + a**2, 24),
+        (lambda a, b, v: a**0.5, 0),
         (lambda a, b, v: a - v, 0),
         (lambda a, b, v: a.sub(v, alpha=0.1), 12),
         (lambda a, b, v: torch.addcmul(v, a, a), 12),
@@ -81,6 +83,11 @@ def test_mask_and_alpha():
     noise = optimizer.noise(torch.Generator().manual_seed(0))
     assert step_multiply_adds(optimizer, noise) == D + MASKED
     assert step_multiply_adds(made("mtnet", mask=False)) == D
+
+
+def test_two_moments():
+    """β₁ m, (1 − β₁) G; β₂ v, (1 − β₂) G²; both over 1 − β², their ratio, times the rate; and β² twice a tensor."""
+    assert step_multiply_adds(made("adam")) == (2 + 3 + 2 + 1 + 1) * D + 2 * len([*WEIGHTS, *VECTORS])
 
 
 def test_kronecker_product():

@@ -52,6 +52,17 @@ def test_the_head_is_the_networks_last_layer_whatever_adapts(network, adapt):
     assert set(adapted.conditioned) == set(adapted.adapted)
 
 
+@pytest.mark.parametrize("penalty", ["variance", "ratio"])
+def test_a_support_set_fitted_to_the_last_digit_has_no_penalty(penalty):
+    """J = 0: there is no eigenvalue to compare; one task that is fitted so is no divergence."""
+    fitted, diverged = torch.zeros(4, 4, requires_grad=True), torch.full((4, 4), float("nan"))
+    method = helpers.create("ecml", penalty=penalty)
+    spread = method.spread(fitted)
+    assert float(spread.detach()) == 0
+    assert torch.equal(torch.autograd.grad(spread, fitted)[0], torch.zeros(4, 4))
+    assert method.spread(diverged).isnan()
+
+
 class NormLast(torch.nn.Module):
     """A network whose last layer is a batch norm: [N, 1, 16, 16] → [N, 3]."""
 

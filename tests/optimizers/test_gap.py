@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from benchmark.adapt import adapt, support_gradient
 from benchmark.engine import fused
 from benchmark.metagrad import meta_gradient
+from optimizers import BadOption
 from optimizers import create as make
 from optimizers.contract.kit import perturb
 from optimizers.gap import scale_singular_values
@@ -145,6 +146,11 @@ def test_where_no_weight_has_four_axes_matrices_are_preconditioned():
     method = make("gap", torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2)))
     assert [members.names for members in method.groups] == [("0.weight",), ("1.weight",)]
     assert [members.names for members in create("gap", adapt="head").groups] == [("head.weight",)]
+
+
+def test_with_nothing_to_precondition_it_is_refused():
+    with pytest.raises(BadOption, match=r"none is among what adapts \(norm1\.weight, .*, norm4\.bias\)"):
+        create("gap", adapt="norm*")
 
 
 @pytest.mark.parametrize("channels", [4, 12])
