@@ -11,8 +11,8 @@ from benchmark.errors import UserError
 from benchmark.report import findings, pairs
 from benchmark.report.claims import judge
 from benchmark.report.claims.setting import deviations
-from benchmark.report.claims.statements import STATEMENTS
-from benchmark.report.claims.verdict import FAILS, HOLDS, PART, UNKNOWN, UNREFUTED, UNTESTABLE
+from benchmark.report.claims.statements import STATEMENTS, Claim
+from benchmark.report.claims.verdict import FAILS, HOLDS, PART, UNKNOWN, UNREFUTED, UNTESTABLE, Check
 from benchmark.report.group import group_runs
 from benchmark.runs.store import load_runs
 
@@ -112,6 +112,23 @@ def test_what_holds_here_and_fails_there_holds_in_part(add_run, results):
     assert claim.verdict == PART
     assert claim.words == "holds in part, in these settings"
     assert claim.summary == "2 checks: 1 hold, 1 fail"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "word"),
+    [
+        ([HOLDS, UNKNOWN], UNKNOWN),
+        ([FAILS, UNKNOWN], FAILS),
+        ([HOLDS, UNTESTABLE], HOLDS),
+        ([UNREFUTED, HOLDS], HOLDS),
+        ([HOLDS, HOLDS], HOLDS),
+    ],
+)
+def test_a_claim_on_several_methods_holds_where_it_is_decided_for_all(verdicts, word):
+    checks = [Check("here", f"M{number}", verdict, "", "", True) for number, verdict in enumerate(verdicts)]
+    claim = Claim("start", "", "", "", tuple(checks))
+    assert claim.verdict == word
+    assert claim.words == (word if word == UNKNOWN else f"{word} in this setting")
 
 
 def test_a_verdict_is_not_said_twice(add_run, results):

@@ -43,20 +43,23 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """The one word on all checks: *holds in part* where some hold and some fail."""
+        """The one word on all checks: *holds in part* where some hold and some fail.
+
+        One that fails decides, one that holds does not while another is undecided: a claim speaks of all its methods.
+        """
         found = {check.verdict for check in self.counted}
         if {HOLDS, FAILS} <= found:
             return PART
         if not found:
             return UNTESTABLE
-        return next(word for word in (FAILS, HOLDS, UNREFUTED, UNKNOWN, UNTESTABLE) if word in found)
+        return next(word for word in (FAILS, UNKNOWN, HOLDS, UNREFUTED, UNTESTABLE) if word in found)
 
     @property
     def words(self) -> str:
         """The verdict as it is shown: it says where it speaks of other settings than the paper's alone."""
         decided = [check for check in self.counted if check.verdict in (HOLDS, FAILS)]
         elsewhere = bool(decided) and all(check.elsewhere for check in decided)
-        if not elsewhere:
+        if not elsewhere or self.verdict == UNKNOWN:
             return self.verdict
         settings = {check.where for check in decided}
         return f"{self.verdict} in {'this setting' if len(settings) == 1 else 'these settings'}".replace(
