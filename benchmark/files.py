@@ -193,7 +193,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable, or move it away") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({str(error).splitlines()[0]})") from error
     if not isinstance(value, dict):

@@ -115,13 +115,14 @@ class ECML(InnerOptimizer):
     def spread(self, gram: Tensor) -> Tensor:
         """Variance of log10 λ, or log10 λ_max − log10 λ_min, over the eigenvalues above 1e-6 of the largest.
 
-        Zero where none is positive: every support example is fitted to the last digit.
+        Zero where none can be told from zero: every support example is fitted to the last digit.
         """
         finite = gram.isfinite().all()
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         values = torch.linalg.eigvalsh(torch.where(finite, gram, identity))
-        kept = (values > 1e-6 * values[-1]) & (values[-1] > 0)
-        log = torch.where(kept, values, torch.where(values[-1] > 0, values[-1], 1.0)).log10()
+        some = values[-1] > torch.finfo(values.dtype).tiny / 1e-6  # or a logarithm's derivative overflows
+        kept = (values > 1e-6 * values[-1]) & some
+        log = torch.where(kept, values, torch.where(some, values[-1], 1.0)).log10()
         if self.penalty == "ratio":
             spread = log.amax() - log.amin()
         else:

@@ -231,14 +231,19 @@ def _other_knobs(specs: Sequence[RunSpec]) -> Iterator[str]:
     alike = [name for name, found in values.items() if len(set(found)) == 1]
     if specs:
         yield f"all: {', '.join(f'{name} {_plain(values[name][0])}' for name in alike)}"
+    several = {  # what tells runs of one method apart
+        name: len({(spec.method, getattr(spec, name)) for spec in specs}) > len({spec.method for spec in specs})
+        for name in ("shots", "alpha")
+    }
     own: dict[str, list[str]] = {}
     for number, spec in enumerate(specs):
         given = [f"{name} {_plain(found[number])}" for name, found in values.items() if name not in alike]
         given += [f"{key}={_plain(value)}" for key, value in spec.options.items()]
-        own.setdefault(", ".join(given), []).append(spec.method)
-    for text, methods in own.items():
+        where = f" {spec.shots}-shot" * several["shots"] + f" α {spec.alpha:g}" * several["alpha"]
+        own.setdefault(", ".join(given), []).append(f"{spec.method}{where}")
+    for text, runs in own.items():
         if text:
-            yield f"{', '.join(dict.fromkeys(methods))}: {text}"
+            yield f"{', '.join(dict.fromkeys(runs))}: {text}"
 
 
 def _plain(value: Any) -> str:

@@ -73,7 +73,8 @@ def machinery(arguments: argparse.Namespace, meta_batch: int) -> tuple[runner.Co
     if not 1 <= workers <= MOST_WORKERS:
         least = f"at least 1, got {workers}" if workers < 1 else f"at most {MOST_WORKERS}, got {workers}"
         raise UserError(f"--workers must be {least}")
-    if device.type == "cuda" and workers > (count := torch.cuda.device_count()):
+    elsewhere = arguments.slurm is not None or parallel.under_torchrun()
+    if device.type == "cuda" and not elsewhere and workers > (count := torch.cuda.device_count()):
         raise UserError(
             f"--workers {workers} want a GPU each; there {'are' if count > 1 else 'is'} {count}, take fewer"
         )

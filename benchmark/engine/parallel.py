@@ -183,17 +183,14 @@ class _Workers:
         returned = [kind == "returned" for kind, _, _ in endings.values()]
         if self.signal is not None and not (all(returned) and len(returned) == len(self.workers)):
             raise SystemExit(128 + self.signal)  # also where some did not listen and were ended
-        for rank, (kind, value, _) in sorted(
-            endings.items(), key=lambda ending: ending[1][2]
-        ):  # the first is the cause
+        for rank, (kind, value, _) in sorted(endings.items(), key=lambda each: each[1][2]):  # the first is the cause
             if kind == "died":
                 raise WorkerDied(f"worker {rank} died ({value}); the same command goes on from the last checkpoint")
             if kind == "raised":
                 raise value
-        kind, value, _ = endings[0]
-        if kind == "exited":
-            raise SystemExit(value)
-        return value
+            if kind == "exited":  # asked to stop; what the others ran into then is no cause
+                raise SystemExit(endings[0][1] if 0 in endings and endings[0][0] == "exited" else value)
+        return endings[0][1]
 
     def _end(self) -> None:
         for worker in self.workers:

@@ -43,17 +43,17 @@ MANY = 16
 def write(results: Path | Sequence[Path], reports: Path) -> list[Path]:
     """Make the whole report on `results`, one folder or several, under `reports`; returns the files written, in order.
 
-    A run, or a table beside the runs, that cannot be read is left out, and named among the warnings. Without any run an
-    earlier report is kept: :class:`UserError`.
+    A run, or a table beside the runs, that cannot be read is left out, and named among the warnings. With nothing to
+    show an earlier report is kept: :class:`UserError`.
     """
     refused: list[str] = []
     folders = [results] if isinstance(results, Path) else list(results)
     runs = load_together(folders, refused.append, tables=True)
-    if not runs and (reports / "index.html").exists():
-        named = ", ".join(map(str, folders))
-        raise UserError(f"{named}: has no runs that can be read; the report in {reports} is left as it is")
-    groups = group_runs(runs)
     findings = read_findings(*folders, refused=refused.append)
+    if not runs and findings.empty and (reports / "index.html").exists():
+        named = ", ".join(map(str, folders))
+        raise UserError(f"{named}: has nothing that can be shown; the report in {reports} is left as it is")
+    groups = group_runs(runs)
     compared = pairs.frame(groups)
     judged = judge.judge(groups, compared, findings)
     warned = [f"left out: {text}" for text in refused] + caveats.warnings(groups)

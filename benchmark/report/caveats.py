@@ -79,7 +79,8 @@ def _of_group(group: TableGroup) -> Iterator[str]:
     skipped = [f"{run.name} ({count:,})" for run in trained if (count := int(run.status.get("skipped_steps", 0)))]
     if skipped:
         yield f"meta-steps that were not finite were skipped: {join(skipped)}."
-    last = [run.name for run in trained if run.state == "finished" and run.status.get("best_score", 0) is None]
+    finished = [run for run in trained if run.state == "finished" and run.spec["iterations"]]
+    last = [run.name for run in finished if run.status.get("best_score", 0) is None]
     if last:
         yield f"no validation had a finite loss on every task, so the last meta-parameters were measured: {join(last)}."
     unfinished = [f"{run.name} ({run.state})" for run in runs if run.state not in ENDED]

@@ -85,6 +85,11 @@ class Findings:
     trials_of: str = ""
     """What was tuned: ``5-way 1-shot CIFAR-FS, 500 meta-steps a trial``."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was measured."""
+        return all(getattr(self, name).empty for name in (*TABLES, "trials"))
+
     def milliseconds(self, image_size: float, channels: float, quantity: str = "adapt_step") -> dict[str, float]:
         """Milliseconds by method of one inner step (or `quantity`) of a 1-shot task, at this size alone; empty if none.
 
@@ -128,14 +133,14 @@ def read(*results: Path, refused: Callable[[str], None] | None = None) -> Findin
         found[name] = table.drop_duplicates(list(key), ignore_index=True) if len(results) > 1 else table
     tuned = [folder / "tuning" for folder in results if (folder / "tuning" / "tuning.csv").exists()]
     folder = tuned[0] if tuned else results[0] / "tuning"
+    trials = readable(folder / "tuning.csv", TRIALS)
     try:
-        trials_of = _tuned(folder / "tuned.json")
+        return Findings(**found, trials=trials, trials_of=_tuned(folder / "tuned.json"))
     except UserError as error:
         if refused is None:
             raise
         refused(str(error))
-        return Findings(**found, trials=_empty(TRIALS))
-    return Findings(**found, trials=readable(folder / "tuning.csv", TRIALS), trials_of=trials_of)
+        return Findings(**found, trials=trials)
 
 
 def _tuned(path: Path) -> str:
@@ -143,6 +148,8 @@ def _tuned(path: Path) -> str:
         return ""
     with advising("delete it, and 'tune' makes it again from its trials"):
         found = read_json(path)
+        if not isinstance(found.get("iterations"), int):
+            raise UserError(f"{path}: iterations must be a number, got {found.get('iterations')!r}")
     where = f"{found.get('ways')}-way {found.get('shots')}-shot {dataset_title(str(found.get('dataset')))}"
     return f"{where}, {found.get('iterations'):,} meta-steps a trial"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from benchmark.engine.group import Group
+from benchmark.engine.shutdown import Interrupted
 from benchmark.errors import UserError
 
 T = TypeVar("T")
@@ -16,14 +17,19 @@ class Agreed(UserError):
 
 
 def agreed(group: Group, work: Callable[[], T]) -> T:
-    """What rank 0's `work` returns, on every rank; its :class:`UserError` becomes :class:`Agreed` on every rank."""
+    """What rank 0's `work` returns, on every rank.
+
+    Its :class:`UserError` becomes :class:`Agreed` on every rank, and what interrupts it interrupts every rank.
+    """
     outcome: Any = None
     if group.rank == 0:
         try:
             outcome = work()
-        except UserError as error:
+        except (UserError, Interrupted) as error:
             outcome = error
     outcome = group.broadcast(outcome)
     if isinstance(outcome, UserError):
         raise Agreed(str(outcome))
+    if isinstance(outcome, Interrupted):
+        raise outcome
     return outcome

@@ -67,7 +67,10 @@ class Costs:
         for work, runs in found.items():
             on_this_kind = [step_s for alike, step_s, _ in runs if alike]
             self.step_s[work] = statistics.median(on_this_kind or [step_s for _, step_s, _ in runs])
-        self._examples = [runs[0][2] for runs in found.values()]
+        examples = [max(runs, key=lambda run: run[0]) for runs in found.values()]  # one on this kind of device, if any
+        if any(alike for alike, _, _ in examples):
+            examples = [example for example in examples if example[0]]
+        self._examples = [spec for _, _, spec in examples]
         self._counted: dict[tuple, int] = {}
 
     def left(self, spec: RunSpec, status: dict | None) -> float:

@@ -79,7 +79,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
             gc.collect()  # the failed run's tensors were held by its traceback until here
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if stop:
+            if stop.agreed(group):
                 sys.exit(stop.exit_status)
     return states
 

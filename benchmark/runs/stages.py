@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -59,8 +60,7 @@ class ActiveRun:
 def carry_out(run: ActiveRun) -> None:
     """From a claimed run to a finished one: meta-train, unless it is the baseline, then measure the test tasks."""
     if run.spec.method == BASELINE:
-        if run.writes:
-            _measure_baseline(run)
+        agreed(run.execution.group, lambda: _measure_baseline(run))
         return
     optimizer = build(run.spec, run.dataset.image_shape, run.execution.device)
     progress = _train(run, optimizer)
@@ -152,17 +152,25 @@ def _find_checkpoint(directory: RunDirectory, owner: dict[str, str]) -> tuple[di
         checkpoints.require_ownership(checkpoint, directory.spec, owner, directory.checkpoint)
         return checkpoint, remark
     for path in sorted(directory.path.parent.glob(f"{name.rpartition('-')[0]}-*")):
+        checkpoint = None
         with contextlib.suppress(UserError):  # what is wrong with another run is not this one's business
-            run = store.load_run(path)
-            if run.state != "finished" or RunSpec.from_dict(run.spec).training_digest() != owner["spec"]:
-                continue
-            checkpoint, _ = checkpoints.read_latest_checkpoint(path / "checkpoint.pt")
-            if checkpoint is not None:
-                checkpoints.require_ownership(checkpoint, directory.spec, owner, path)
-                checkpoints.write_checkpoint(directory.checkpoint, checkpoint)  # the other run may be deleted
-                return checkpoint, f"{name}: trained already as {run.name}, only measured again"
+            checkpoint = _trained_alike(path, directory.spec, owner)
+        if checkpoint is not None:
+            checkpoints.write_checkpoint(directory.checkpoint, checkpoint)  # the other run may be deleted
+            return checkpoint, f"{name}: trained already as {path.name}, only measured again"
     lost = directory.status.get("iteration", 0)
     return None, f"{name}: has no checkpoint of its {lost} meta-steps, begins afresh" if lost else ""
+
+
+def _trained_alike(path: Path, spec: RunSpec, owner: dict[str, str]) -> dict[str, Any] | None:
+    """The checkpoint of the run at `path` if it is finished and was trained as `spec` is."""
+    run = store.load_run(path)
+    if run.state != "finished" or RunSpec.from_dict(run.spec).training_digest() != owner["spec"]:
+        return None
+    checkpoint, _ = checkpoints.read_latest_checkpoint(path / "checkpoint.pt")
+    if checkpoint is not None:
+        checkpoints.require_ownership(checkpoint, spec, owner, path)
+    return checkpoint
 
 
 def _train_status(

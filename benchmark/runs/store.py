@@ -81,8 +81,12 @@ STATUS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _read_status(path: Path) -> dict[str, Any]:
     """status.json; before the first is written the run is ``running``."""
-    with advising("delete it, and 'run' goes on from the run's checkpoint"):
-        return _checked_status(read_json(path), path) if path.exists() else {"state": "running"}
+    if not path.exists():
+        return {"state": "running"}
+    trained = (path.parent / "checkpoint.pt").exists()
+    advice = "delete it, and 'run' goes on from the checkpoint" if trained else "restore it, or move its folder away"
+    with advising(advice):
+        return _checked_status(read_json(path), path)
 
 
 def _checked_status(status: dict[str, Any], path: Path) -> dict[str, Any]:

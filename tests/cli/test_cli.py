@@ -143,6 +143,18 @@ def test_dry_run_says_what_a_recipe_comes_to_without_its_images(
     assert parser.main([*line.replace("--dry-run", "").split(), "--results", str(tmp_path / "r")]) == 2
 
 
+def test_dry_run_says_which_run_has_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = f"--dataset miniimagenet --data-root {tmp_path} --dry-run"
+    assert parser.main(f"run --methods md --recipe published --shots 1,5 {root}".split()) == 0
+    shown = capsys.readouterr().out
+    assert "md 1-shot: query_test 1" in shown
+    assert "md 5-shot: query_test 5" in shown
+    assert parser.main(f"tune --methods md,maml --trials 2 {root} --results {tmp_path}".split()) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("md α 0.04972, maml α 0.04972: ")]
+    assert len(lines) == 1
+    assert "meta_lr 0.002762, geometry_lr 5.192" in lines[0]
+
+
 def test_the_values_of_a_choice_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.main(["run", "--help"])

@@ -101,6 +101,9 @@ def test_more_workers_than_gpus_is_one_line(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert main([*GRID, "--workers", "2", "--results", str(tmp_path / "results")]) == 2
     assert capsys.readouterr().err == "error: --workers 2 want a GPU each; there is 1, take fewer\n"
+    (tmp_path / "cluster.toml").write_text("gpus = 2\n")  # a node has others than the machine that submits
+    there = ["--workers", "2", "--slurm", str(tmp_path / "cluster.toml"), "--dry-run"]
+    assert main([*GRID, *there, "--results", str(tmp_path / "results")]) == 0
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,9 @@ def test_a_support_set_fitted_to_the_last_digit_has_no_penalty(penalty):
     assert float(spread.detach()) == 0
     assert torch.equal(torch.autograd.grad(spread, fitted)[0], torch.zeros(4, 4))
     assert method.spread(diverged).isnan()
+    for scale in (1e-30, 1e-37, 1e-40, 1e-44):
+        nearly = (scale * torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))).requires_grad_()
+        assert torch.autograd.grad(method.spread(nearly), nearly)[0].isfinite().all(), scale
 
 
 class NormLast(torch.nn.Module):

@@ -46,6 +46,19 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_serves(how: str, inter
     assert numbers(interrupted) == numbers(unbroken)
 
 
+def test_a_checkpoint_that_cannot_be_taken_over_is_no_fresh_start(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(unbroken, tmp_path / TINY.name)
+
+    def full(*_: object) -> None:
+        raise UserError("no space left on the disk; make room")
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", full)
+    with pytest.raises(UserError, match="make room"):
+        execute(tmp_path, tiny(tasks=TINY.tasks + 1))
+
+
 def test_the_one_before_is_not_verified_as_the_best(interrupted: Path) -> None:
     """Unless it has the same best meta-parameters, which are those whose results stand in the tables."""
     (interrupted / "checkpoint.pt").write_bytes(b"")
@@ -183,8 +196,10 @@ def test_a_report_is_not_replaced_by_one_of_nothing(tmp_path: Path, capsys: pyte
     before = {path: path.read_bytes() for path in reports.rglob("*.*")}
     capsys.readouterr()
     assert parser.main(["report", "--results", str(empty), "--reports", str(reports)]) == 2
-    assert "has no runs that can be read; the report in" in capsys.readouterr().err
+    assert "has nothing that can be shown; the report in" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in reports.rglob("*.*")} == before
+    (empty / "timing.csv").write_text("method,channels,image_size,adapt_step_ms\nmaml,32,28,3.0\n")
+    assert parser.main(["report", "--results", str(empty), "--reports", str(reports)]) == 0
 
 
 @pytest.mark.usefixtures("figures_unrendered")
@@ -194,6 +209,9 @@ def test_a_bad_table_beside_the_runs_is_named_and_costs_no_report(tmp_path: Path
     (results / "tuning").mkdir()
     (results / "geometry.csv").write_text("a,b\n1,2\n")
     (results / "tuning" / "tuning.csv").write_text("trial\n1\n")
+    (results / "tuning" / "tuned.json").write_text('{"schema": 1}')
+    assert parser.main(["report", "--results", str(results), "--reports", str(reports)]) == 0
+    assert "iterations must be a number, got None" in (reports / "warnings.md").read_text()
     (results / "tuning" / "tuned.json").write_text('{"chosen": ')
     assert parser.main(["report", "--results", str(results), "--reports", str(reports)]) == 0
     warned = (reports / "warnings.md").read_text().replace("\\", "")
@@ -209,6 +227,7 @@ def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.
     good = [build_run(results, "md", seed=seed, tasks=5) for seed in range(4)]
     (bad[0].path / "spec.json").write_text("{")
     (bad[1].path / "status.json").write_text('{"state": "fine"}')
+    (bad[1].path / "checkpoint.pt").touch()
     (bad[2].path / "evaluation.csv").write_text("task,accuracy\n1,x\n")
     (bad[3].path / "evaluation.csv").unlink()
     reasons: list[str] = []
@@ -222,7 +241,7 @@ def test_one_bad_run_does_not_hide_the_good_ones(tmp_path: Path, capsys: pytest.
         assert "MD" in shown.out or words[0] != "report"
         assert bad[0].name in shown.err, words
         assert "; move its folder away" in shown.err
-        assert "; delete it, and 'run' goes on from the run's checkpoint" in shown.err
+        assert "; delete it, and 'run' goes on from the checkpoint" in shown.err
         assert "Traceback" not in shown.err
     assert bad[3].name in (reports / "warnings.md").read_text()
     assert store.load_runs(results, reasons.append)  # and tables that nobody reads stop nobody

@@ -85,5 +85,8 @@ def test_where_every_validation_lacks_a_task_the_last_parameters_are_measured_an
     said = [text for text in warnings(group_runs([run])) if "the last meta-parameters were measured" in text]
     assert len(said) == 1
     assert run.name in said[0]
+    untrained = tiny(iterations=0)
+    execute(tmp_path, untrained)
+    assert "the last" not in " ".join(warnings(group_runs([store.load_run(tmp_path / untrained.name)])))
     execute(tmp_path, TINY)
     assert "the last meta-parameters" not in " ".join(warnings(group_runs([store.load_run(tmp_path / TINY.name)])))

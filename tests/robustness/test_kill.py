@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -10,21 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmark import evaluate
+from benchmark import evaluate, train
 from benchmark.cli.parser import main
 from benchmark.engine import parallel, shutdown
+from benchmark.engine.group import Group
 from benchmark.engine.shutdown import Interrupted, Stop
-from benchmark.runs import store
+from benchmark.runs import plan, stages, store
 from benchmark.runs.directory import is_alive
+from benchmark.runs.run import Context
 from benchmark.spec import RunSpec
 from tests.conftest import ROOT
-from tests.robustness.helpers import TINY, execute, numbers, state
+from tests.robustness.helpers import GLYPHS, TINY, execute, numbers, state
 
 
 class Killed(BaseException):
@@ -279,3 +282,36 @@ def test_workers_that_do_not_listen_are_ended(tmp_path: Path, signals: int) -> N
     finally:
         process.kill()  # of a test that failed: it would wait for ever
         process.communicate()
+
+
+def signalled(group: Group, specs: list[RunSpec], results: Path, rank: int, place: str) -> dict[str, str]:
+    """A plan in which `rank` alone gets SIGUSR1: in a step that is dropped, in the baseline, or at the end of a run."""
+
+    def then(work: Callable[..., Any], after_s: float) -> Callable[..., Any]:
+        def signal_and_work(*arguments: Any, **how: Any) -> Any:
+            if group.rank == rank:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(after_s)
+            return work(*arguments, **how)
+
+        return signal_and_work
+
+    shutdown.DROP_AFTER_S = 0.3
+    if place == "step":
+        train._meta_step = then(train._meta_step, 2.0)
+    elif place == "baseline":
+        stages.measure_baseline = then(stages.measure_baseline, 0.0)
+    else:
+        stages._finish = then(stages._finish, 0.0)
+    return plan.run_plan(group, specs, Context(results=results, device="cpu"))
+
+
+@pytest.mark.parametrize(("place", "rank"), [("step", 1), ("baseline", 0), ("end", 0)])
+def test_where_one_process_alone_is_asked_the_whole_plan_stops(place: str, rank: int, tmp_path: Path) -> None:
+    specs = [GLYPHS, dataclasses.replace(GLYPHS, method="metasgd")]
+    if place == "baseline":
+        specs.insert(0, dataclasses.replace(GLYPHS, method="pixels"))
+    with pytest.raises(SystemExit) as ending:
+        parallel.launch(signalled, (specs, tmp_path, rank, place), workers=2)
+    assert ending.value.code == 128 + signal.SIGUSR1
+    assert not (tmp_path / specs[-1].name).exists(), "no further run is begun"

@@ -302,6 +302,9 @@ def test_runs_on_this_kind_of_device_say_how_long_another_takes(tmp_path: Path) 
         status = {"iteration": 10, "wall_s": {"train": wall}}
         build_run(tmp_path, seed=seed, status=status, environment={"device": device, "workers": workers})
     spec = RunSpec(method="maml", seed=5)
+    build_run(tmp_path, "md", status=status, environment={"device": "cuda (fast)"})
+    rates = costs.Costs([tmp_path], workers=1, device=CPU)
+    assert rates._examples == [RunSpec(method="maml", seed=3, tasks=200)], "nor is the speed of another kind taken"
     assert costs.Costs([tmp_path], workers=1, device=CPU).of_step(spec) == 2.0 * 2
     assert costs.Costs([tmp_path], workers=4, device=CPU).of_step(spec) == 2.0 * 2 / 4
 
