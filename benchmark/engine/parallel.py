@@ -30,7 +30,7 @@ from benchmark.engine.group import Group, joined
 from benchmark.engine.shutdown import REPEATED, end_with_parent, stopping
 
 GRACE_S = 20.0
-"""How long the other workers may take to end by themselves once one has failed."""
+"""How long the other workers may take to end by themselves once one has failed, or has ended because it was asked."""
 
 STOP_S = 9.0
 """How long they may take once a signal was passed on to them."""
@@ -210,7 +210,7 @@ class _Workers:
                         self.begun.add(rank)
                         continue
                     endings[rank] = ending
-                    if endings[rank][0] in ("raised", "died"):
+                    if endings[rank][0] != "returned":
                         self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
         return endings
 

@@ -57,7 +57,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
     """
     states: dict[str, str] = {}
     stop = Stop(patient=group.size > 1)
-    with stop.installed():
+    with stop.installed(), _ending_with(stop):
         for spec in specs:
             try:
                 states[spec.name] = execute(spec, context, group=group, reporter=reporter, stop=stop)
@@ -82,6 +82,15 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
             if stop.agreed(group):
                 sys.exit(stop.exit_status)
     return states
+
+
+@contextlib.contextmanager
+def _ending_with(stop: Stop) -> Iterator[None]:
+    """What is interrupted inside the block ends the process with the status of the signal."""
+    try:
+        yield
+    except Interrupted:
+        sys.exit(stop.exit_status)
 
 
 def run_plan(group: Group, specs: Sequence[RunSpec], context: Context, begun: int = 0) -> dict[str, str]:
@@ -169,15 +178,6 @@ def _share(
                 time.sleep(0 if free else POLL_S)
             left = due_of(left)
     return {spec.name: states[spec.name] for spec in specs}
-
-
-@contextlib.contextmanager
-def _ending_with(stop: Stop) -> Iterator[None]:
-    """What is interrupted inside the block ends the process with the status of the signal."""
-    try:
-        yield
-    except Interrupted:
-        sys.exit(stop.exit_status)
 
 
 def _standings(specs: Sequence[RunSpec], context: Context) -> dict[str, str]:
