@@ -85,9 +85,9 @@ def launch(
 
 
 def _work(
-    rank: int, size: int, device: torch.device, rendezvous: str, report: Any, lifeline: Any, pickled: bytes
+    rank: int, size: int, device: torch.device, rendezvous: str, begun: Any, report: Any, lifeline: Any, pickled: bytes
 ) -> None:
-    """The main of a worker process: join, run, report how it ended, ``(kind, value, when)``."""
+    """The main of a worker process: join, say that it has begun, run, report how it ended, ``(kind, value, when)``."""
 
     def tell(kind: str, value: Any) -> None:
         report.send_bytes(pickle.dumps((kind, value, time.time())))  # plain pickle: torch's own shares tensors by file
@@ -103,7 +103,7 @@ def _work(
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     run, args = pickle.loads(pickled)
     with joined(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=size) as group:
-        tell("begun", None)
+        begun[rank] = True
         try:  # reported before the group is left: what the others then run into comes later
             value = run(group, *args)
             tell("returned", value if rank == 0 else None)
@@ -146,18 +146,20 @@ class _Workers:
         self.workers: list[BaseProcess] = []
         self.reports: list[connection.Connection] = []
         self.lifelines: list[connection.Connection] = []
-        self.begun: set[int] = set()
+        self.begun: Any = ()
+        """Whether each has begun, in memory that all share: a signal's handler may look at it at any moment."""
         self.signal: int | None = None
         self.deadline = float("inf")
 
     def _start(self) -> None:
         """Start all, unless a signal says not to. A Ctrl-C while one loads its modules waits until it can be heard."""
         context = get_context("spawn")
+        self.begun = context.RawArray("b", self.size)
         resource_tracker.ensure_running()  # or it is started with the first worker, and lets the signals come
         for rank in range(self.size):
             report, report_end = context.Pipe(duplex=False)
             lifeline_end, lifeline = context.Pipe(duplex=False)
-            given = (rank, self.size, self.device, self.rendezvous, report_end, lifeline_end, self.pickled)
+            given = (rank, self.size, self.device, self.rendezvous, self.begun, report_end, lifeline_end, self.pickled)
             worker = context.Process(target=_work, args=given, daemon=True)
             _mask(signal.SIG_BLOCK)
             try:
@@ -205,11 +207,7 @@ class _Workers:
             ready = connection.wait([self.reports[rank] for rank in open_ranks], timeout=0.5)
             for rank in open_ranks:
                 if self.reports[rank] in ready:
-                    ending = self._ending(rank)
-                    if ending[0] == "begun":
-                        self.begun.add(rank)
-                        continue
-                    endings[rank] = ending
+                    endings[rank] = self._ending(rank)
                     if endings[rank][0] != "returned":
                         self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
         return endings
@@ -233,8 +231,7 @@ class _Workers:
             self.signal, self.deadline = number, time.monotonic() + STOP_S
             for rank, worker in enumerate(self.workers):
                 if worker.pid is not None and worker.is_alive():
-                    has_begun = rank in self.begun or self.reports[rank].poll()
-                    os.kill(worker.pid, number if has_begun else signal.SIGKILL)
+                    os.kill(worker.pid, number if self.begun[rank] else signal.SIGKILL)
 
         before = {}
         if threading.current_thread() is threading.main_thread():

@@ -147,6 +147,52 @@ def test_signals_are_passed_on(number, tmp_path):
     assert process.returncode == 128 + number
 
 
+SIGNAL_AT_THE_FIRST_WORD = r"""
+import os, signal, time
+from multiprocessing import connection
+
+def ready():
+    return all(os.path.exists(f"ready{rank}") for rank in (0, 1))
+
+def reads(*args):
+    word = recv_bytes(*args)
+    while not ready():
+        time.sleep(0.01)
+    ask()
+    return word
+
+def waits(*args, **kwargs):
+    found = wait(*args, **kwargs)
+    if not found and ready():
+        ask()
+    return found
+
+def ask():
+    if not asked:
+        asked.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+if __name__ == "__main__":  # the starting process alone
+    asked, wait, recv_bytes = [], connection.wait, connection.Connection.recv_bytes
+    connection.wait, connection.Connection.recv_bytes = waits, reads
+"""
+
+
+def test_a_signal_may_come_while_a_worker_is_heard(tmp_path):
+    """A worker that has begun gets it, also before the starting process has taken note of what it said."""
+    script = tmp_path / "sleeper.py"
+    say_ready = r'os.write(1, b"ready\n")'
+    assert say_ready in SLEEPER
+    mark_ready = 'open(f"ready{group.rank}", "x").close()'
+    script.write_text(SIGNAL_AT_THE_FIRST_WORD + SLEEPER.replace(say_ready, mark_ready))
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert sorted(done.stdout.splitlines()) == ["rank 0 got 15", "rank 1 got 15"]
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("after_s", [0.0, 1.0])
 def test_ctrl_c_while_workers_start_is_silent(after_s, tmp_path):
     """A terminal sends it to all of them, some in the midst of loading torch."""
