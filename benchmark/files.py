@@ -72,17 +72,18 @@ def settle(written: Path, path: Path, *, keep: Path | None = None) -> None:
     os.replace(written, path)
 
 
-def acquire(file: IO[str], *, wait: bool = False) -> bool:
+def acquire(file: IO[str], *, wait: bool = False, shared: bool = False) -> bool:
     """Take the advisory lock of an open `file`, held until it is closed; False if another process has it.
 
-    `wait`: until it is free. Where the platform has no such locks nobody is kept out, and every file stays whole still.
+    `wait`: until it is free. `shared`: with all others that only look, and with none that has it for itself. Where the
+    platform has no such locks nobody is kept out, and every file stays whole still.
     """
     try:
         import fcntl
     except ImportError:  # pragma: no cover
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -12,11 +12,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from benchmark.engine.shutdown import end_with_parent, stopping
+from benchmark.engine.shutdown import DROP_AFTER_S, asked, end_with_parent, hearing, request, stopping, watched_over
+
+STOP_S = DROP_AFTER_S + 8.0
+"""How long the processes may take to end once a signal was passed on to them: to drop a step, and to write."""
 
 
 def side_by_side(words: Sequence[str], count: int, device: str) -> int:
@@ -26,29 +32,66 @@ def side_by_side(words: Sequence[str], count: int, device: str) -> int:
     it has in any case.
     """
     gpus = visible_gpus() if device == "cuda" else []
-    context = get_context("spawn")
-    processes, lifelines, readers = [], [], []
-    for share in range(count):
+    jobs = _Jobs()
+    with hearing(dict.fromkeys(stopping(), jobs.pass_on)):
+        for share in range(count):
+            if asked() is None:
+                place = (share_of_cores(share, count), gpus[share % len(gpus)] if gpus else "")
+                jobs.start(tuple(words), place)
+        status = jobs.status()
+        if (number := asked()) is not None:
+            raise SystemExit(128 + number)
+    return status
+
+
+class _Jobs:
+    """The processes that were started: told of signals, waited for, and ended where they do not listen."""
+
+    def __init__(self) -> None:
+        self.processes: list[BaseProcess] = []
+        self.readers: list[threading.Thread] = []
+        self.lifelines: list[Connection] = []
+        self.deadline = float("inf")
+
+    def start(self, words: tuple[str, ...], place: tuple[tuple[int, ...], str]) -> None:
+        context = get_context("spawn")
         ear, mouth = context.Pipe(duplex=False)
         lifeline_end, lifeline = context.Pipe(duplex=False)
-        place = (share_of_cores(share, count), gpus[share % len(gpus)] if gpus else "")
-        process = context.Process(target=_carry_out, args=(tuple(words), place, mouth, lifeline_end))
+        process = context.Process(target=_carry_out, args=(words, place, mouth, lifeline_end))
         process.start()
+        self.processes.append(process)
+        if asked() is not None:  # while it was started, so that nobody told it
+            process.kill()
+        self.lifelines.append(lifeline)
         mouth.close()
         lifeline_end.close()
         reader = threading.Thread(target=_repeat, args=(ear,), daemon=True)
         reader.start()
-        processes.append(process)
-        lifelines.append(lifeline)
-        readers.append(reader)
-    with _signals_passed_on([process.pid for process in processes if process.pid]) as told:
-        for process in processes:
+        self.readers.append(reader)
+
+    def status(self) -> int:
+        """Wait for all; the largest exit status."""
+        while (alive := [each for each in self.processes if each.is_alive()]) and time.monotonic() < self.deadline:
+            wait([each.sentinel for each in alive], timeout=0.5)
+        self.end()
+        for reader in self.readers:
+            reader.join()
+        return max((abs(process.exitcode or 0) for process in self.processes), default=0)
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
             process.join()
-    for reader in readers:
-        reader.join()
-    if told:
-        raise SystemExit(128 + told[0])
-    return max(abs(process.exitcode or 0) for process in processes)
+
+    def pass_on(self, number: int, frame: object) -> None:
+        """SIGINT as SIGTERM, which is silent where a process loads its modules still."""
+        if not request(number, self.end):
+            return
+        self.deadline = time.monotonic() + STOP_S
+        for process in self.processes:
+            if process.pid is not None and process.is_alive():
+                with contextlib.suppress(ProcessLookupError):  # it ended this moment
+                    os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def share_of_cores(share: int, count: int) -> tuple[int, ...]:
@@ -70,6 +113,7 @@ def visible_gpus() -> list[str]:
 def _carry_out(words: tuple[str, ...], place: tuple[tuple[int, ...], str], mouth: Any, lifeline: Any) -> None:
     """The main of one of the processes: what it says goes to the starting one, and its tables nowhere."""
     os.setpgrp()  # a terminal's Ctrl-C reaches the starting process alone
+    watched_over()
     threading.Thread(target=end_with_parent, args=(lifeline,), daemon=True).start()
     os.dup2(mouth.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -91,22 +135,3 @@ def _repeat(ear: Any) -> None:
         for line in lines:
             sys.stderr.write(line)
             sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def _signals_passed_on(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Within the block signals go to the processes `numbers`; yields those that came."""
-    told: list[int] = []
-
-    def pass_on(number: int, frame: object) -> None:
-        told.append(number)
-        for each in numbers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each, number)
-
-    before = {number: signal.signal(number, pass_on) for number in stopping()}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,13 +13,13 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import benchmark
 from benchmark import screen
+from benchmark.engine.shutdown import hearing, request
 from benchmark.errors import UserError, nearest
 from benchmark.runs import slurm
 
@@ -84,7 +84,6 @@ def main(arguments: Sequence[str] | None = None, *, requeues: bool = True) -> in
     screen.prepare()
     try:
         with _terminated_cleanly(), _warnings_on_one_line():
-            slurm.heed_warnings()
             slurm.export_ranks()
             parser = _parser()
             if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
@@ -121,22 +120,21 @@ def main(arguments: Sequence[str] | None = None, *, requeues: bool = True) -> in
 
 @contextlib.contextmanager
 def _terminated_cleanly() -> Iterator[None]:
-    """SIGTERM, and a terminal that is closed, end the command as an error does: what is half done is taken back."""
+    """A signal ends the command as an error does: what is half done is taken back.
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+    Where what it raises is lost, as in a library that takes any error while it loads for a missing part, it is asked
+    for still: a run stops before it begins.
+    """
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not where somebody ignores it
-                before[number] = signal.signal(number, end)
-    try:
+    def end(number: int, frame: object) -> None:
+        if request(number):
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    untouched = (signal.SIG_DFL, signal.default_int_handler)  # not where somebody ignores it
+    heard = {number for number in numbers if signal.getsignal(number) in untouched} | slurm.warning_signals()
+    with hearing(dict.fromkeys(heard, end)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

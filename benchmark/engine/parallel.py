@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.group import Group, joined
-from benchmark.engine.shutdown import REPEATED, end_with_parent, stopping
+from benchmark.engine.shutdown import asked, end_with_parent, hearing, request, stopping, watched_over
 
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed, or has ended because it was asked."""
@@ -73,6 +73,7 @@ def launch(
     """
     device = device or torch.device("cpu")
     if under_torchrun():
+        watched_over()
         with joined(device, int(os.environ.get("LOCAL_RANK", 0))) as group:
             return run(group, *args)
     if workers == 1:
@@ -97,6 +98,7 @@ def _work(
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)  # until the work begins there is nothing to put in order
     _mask(signal.SIG_UNBLOCK)
+    watched_over()
     threading.Thread(target=end_with_parent, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // size)))
     if sys.platform.startswith("linux"):
@@ -148,7 +150,6 @@ class _Workers:
         self.lifelines: list[connection.Connection] = []
         self.begun: Any = ()
         """Whether each has begun, in memory that all share: a signal's handler may look at it at any moment."""
-        self.signal: int | None = None
         self.deadline = float("inf")
 
     def _start(self) -> None:
@@ -157,6 +158,7 @@ class _Workers:
         self.begun = context.RawArray("b", self.size)
         resource_tracker.ensure_running()  # or it is started with the first worker, and lets the signals come
         for rank in range(self.size):
+            self._heed()
             report, report_end = context.Pipe(duplex=False)
             lifeline_end, lifeline = context.Pipe(duplex=False)
             given = (rank, self.size, self.device, self.rendezvous, self.begun, report_end, lifeline_end, self.pickled)
@@ -171,8 +173,10 @@ class _Workers:
                 _mask(signal.SIG_UNBLOCK)
             report_end.close()
             lifeline_end.close()
-            if self.signal is not None:
-                raise SystemExit(128 + self.signal)
+
+    def _heed(self) -> None:
+        if (number := asked()) is not None:
+            raise SystemExit(128 + number)
 
     def result(self) -> Any:
         """Wait; return rank 0's value or raise the first failure."""
@@ -182,9 +186,8 @@ class _Workers:
                 endings = self._wait()
             finally:
                 self._end()
-        returned = [kind == "returned" for kind, _, _ in endings.values()]
-        if self.signal is not None and not (all(returned) and len(returned) == len(self.workers)):
-            raise SystemExit(128 + self.signal)  # also where some did not listen and were ended
+            if [kind for kind, _, _ in endings.values()] != ["returned"] * self.size:
+                self._heed()  # also where some did not listen and were ended
         for rank, (kind, value, _) in sorted(endings.items(), key=lambda each: each[1][2]):  # the first is the cause
             if kind == "died":
                 raise WorkerDied(f"worker {rank} died ({value}); the same command goes on from the last checkpoint")
@@ -215,7 +218,7 @@ class _Workers:
     def _ending(self, rank: int) -> tuple[str, Any, float]:
         try:
             return pickle.loads(self.reports[rank].recv_bytes())
-        except EOFError:  # closed without a report
+        except (EOFError, OSError):  # closed without a report, or in the midst of one
             self.workers[rank].join(1.0)
             code = self.workers[rank].exitcode
             return "died", f"signal {-code}" if code is not None and code < 0 else f"exit status {code}", 0.0
@@ -223,21 +226,13 @@ class _Workers:
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
         def pass_on(number: int, frame: object) -> None:
-            if self.signal is not None and number in REPEATED:
+            if not request(number, self._end):
                 return
-            if self.signal is not None:  # asked twice
-                self._end()
-                os._exit(128 + number)
-            self.signal, self.deadline = number, time.monotonic() + STOP_S
+            self.deadline = time.monotonic() + STOP_S
             for rank, worker in enumerate(self.workers):
                 if worker.pid is not None and worker.is_alive():
-                    os.kill(worker.pid, number if self.begun[rank] else signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it ended this moment
+                        os.kill(worker.pid, number if self.begun[rank] else signal.SIGKILL)
 
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, pass_on) for number in stopping()}
-        try:
+        with hearing(dict.fromkeys(stopping(), pass_on)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +21,65 @@ REPEATED = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGHU
 and that a terminal is closed is told by the system and by the shell."""
 
 
+@dataclass
+class _Process:
+    """One record for all blocks that hear signals, so that what one of them heard all of them know."""
+
+    asked: int | None = None
+    watched: bool = False
+    blocks: int = 0
+
+
+_process = _Process()
+
+
 def stopping() -> tuple[int, ...]:
     """The signals that ask for a stop. SIGHUP is not among them where it is ignored, as under nohup."""
     return (signal.SIGINT, signal.SIGTERM, *(n for n in REPEATED if signal.getsignal(n) is not signal.SIG_IGN))
+
+
+def watched_over() -> None:
+    """From now on a second signal is nothing to this process, one of several.
+
+    It is signalled by the scheduler and by the process that started it, which ends it if it does not listen.
+    """
+    _process.watched = True
+
+
+def asked() -> int | None:
+    """The signal that asked this process to stop, inside a block of :func:`hearing`."""
+    return _process.asked
+
+
+def request(number: int, end: Callable[[], None] = lambda: None) -> bool:
+    """Note that a signal asks for a stop; true for the first. A second one ends the process at once, after `end()`.
+
+    The signals of :data:`REPEATED` are never a second one, nor is any to a process that is :func:`watched_over`.
+    """
+    if _process.asked is None:
+        _process.asked = number
+        return True
+    if not _process.watched and number not in REPEATED:
+        end()
+        os._exit(128 + number)
+    return False
+
+
+@contextlib.contextmanager
+def hearing(handlers: Mapping[int, Callable[[int, Any], None]]) -> Iterator[None]:
+    """Handle signals by `handlers` inside the block, of the main thread; the outermost forgets at its end."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    _process.blocks += 1
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _process.blocks -= 1
+        if _process.blocks == 0:
+            _process.asked = None
 
 
 def end_with_parent(lifeline: Any) -> None:
@@ -40,16 +98,15 @@ class Dropped(Interrupted):
 
 
 class Stop:
-    """SIGINT and SIGTERM ask for a stop; true from then on. A second one ends the process at once, 128 + signal.
+    """True once a signal has asked for a stop, by a block around this one or before it, too; 128 + signal ends it."""
 
-    The signals of :data:`REPEATED` ask, too, and are never a second one. Nor is anything to a ``patient`` process, one
-    of several: it is signalled by the scheduler and by the process that started it, which ends it if it does not
-    listen.
-    """
+    def __init__(self) -> None:
+        self.told: int | None = None
+        """What the processes agreed on, where there are several."""
 
-    def __init__(self, *, patient: bool = False) -> None:
-        self.signal: int | None = None
-        self.patient = patient
+    @property
+    def signal(self) -> int | None:
+        return self.told or _process.asked
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -58,8 +115,13 @@ class Stop:
         """Whether any process of the group was asked; if so all of them stop with the same exit status."""
         number = group.largest(self.signal or signal.SIGINT if self else 0)
         if number:
-            self.signal = number  # and not else: a signal may have come in the meantime
+            self.told = number  # and not else: a signal may have come in the meantime
         return bool(number)
+
+    def heed(self, group: Group) -> None:
+        """End the process, :class:`SystemExit`, if any of the group was asked to stop; all of them ask at once."""
+        if self.agreed(group):
+            raise SystemExit(self.exit_status)
 
     @property
     def exit_status(self) -> int:
@@ -67,29 +129,21 @@ class Stop:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Stop]:
-        """Handle the signals inside the ``with`` block."""
+        """Handle the signals inside the ``with`` block: a step that goes on has :data:`DROP_AFTER_S` left to end."""
 
         def ask(number: int, frame: object) -> None:
-            if self.signal is not None:
-                if self.patient or number in REPEATED:
-                    return
-                os._exit(128 + number)
-            self.signal = number
-            _alarm(DROP_AFTER_S)
+            if request(number):
+                _alarm(DROP_AFTER_S)
 
         def drop(number: int, frame: object) -> None:
             raise Dropped("interrupted; the step that went on was dropped")
 
-        handlers: dict[int, Callable[[int, Any], None]] = dict.fromkeys(stopping(), ask)
-        if hasattr(signal, "SIGALRM"):
-            handlers[signal.SIGALRM] = drop
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield self
-        finally:
-            settle()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with hearing({signal.SIGALRM: drop} if hasattr(signal, "SIGALRM") else {}):
+            try:
+                with hearing(dict.fromkeys(stopping(), ask)):
+                    yield self
+            finally:
+                settle()
 
 
 def settle() -> None:

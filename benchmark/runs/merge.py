@@ -55,6 +55,9 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
                 if is_alive(run.path):
                     problems.append(f"{run.path}: is being run; wait for it or stop it")
                 try:
+                    if run.state not in ENDED:  # it may have ended since it was read
+                        run = load_run(run.path)
+                        run.check_tables()
                     chosen[place] = further(chosen[place], run) if place in chosen else run
                 except UserError as error:
                     problems.append(str(error))

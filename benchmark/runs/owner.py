@@ -98,7 +98,7 @@ def standing(folder: Path) -> tuple[str, Owner | None]:
     owner = latest(folder)
     try:
         with _opened(folder / LOCK) as lock:
-            free = _try(lock)
+            free = _try(lock, shared=True)  # or two who look at once would take each other for an owner
     except FileNotFoundError:
         return "free", owner
     except OSError:
@@ -262,10 +262,10 @@ def _opened(path: Path) -> IO[str]:
         return open(path)
 
 
-def _try(lock: IO[str]) -> bool | None:
+def _try(lock: IO[str], *, shared: bool = False) -> bool | None:
     """Whether the lock is ours now; None where the file system knows none."""
     try:
-        return acquire(lock)
+        return acquire(lock, shared=shared)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
             return None

@@ -56,9 +56,10 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
     Returns the state of each run by name. An interruption ends everything: :class:`SystemExit` with 128 + signal.
     """
     states: dict[str, str] = {}
-    stop = Stop(patient=group.size > 1)
+    stop = Stop()
     with stop.installed(), _ending_with(stop):
         for spec in specs:
+            stop.heed(group)
             try:
                 states[spec.name] = execute(spec, context, group=group, reporter=reporter, stop=stop)
             except Diverged as error:
@@ -79,8 +80,7 @@ def run_all(specs: Sequence[RunSpec], context: Context, *, group: Group, reporte
             gc.collect()  # the failed run's tensors were held by its traceback until here
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if stop.agreed(group):
-                sys.exit(stop.exit_status)
+        stop.heed(group)
     return states
 
 
@@ -161,8 +161,8 @@ def _share(
         states.update(ended)
         return left
 
-    left = due_of(specs)
-    with Stop(patient=group.size > 1).installed() as stop, _ending_with(stop):
+    with Stop().installed() as stop, _ending_with(stop):
+        left = due_of(specs)
         while left:
             states |= carry_out(left, len(states))
             left = [spec for spec in left if states[spec.name] == "held"]
@@ -171,12 +171,12 @@ def _share(
             free = False
             while left and not free:
                 found = agreed(group, functools.partial(_standings, tuple(left), context))
-                if stop.agreed(group):
-                    sys.exit(stop.exit_status)
+                stop.heed(group)
                 left = [spec for spec in left if wait or found[spec.name] != "held"]
                 free = "free" in found.values()
                 time.sleep(0 if free else POLL_S)
             left = due_of(left)
+        stop.heed(group)
     return {spec.name: states[spec.name] for spec in specs}
 
 

@@ -108,19 +108,11 @@ WARNINGS = frozenset(128 + getattr(signal, name) for name in ("SIGUSR1", "SIGUSR
 """Exit statuses of a command that was warned of the end of its time."""
 
 
-def heed_warnings() -> None:
-    """End with a status of :data:`WARNINGS` where nothing else is done about the signal: while Python starts, say.
-
-    Under submitit its own handler does the same.
-    """
+def warning_signals() -> set[int]:
+    """The signals by which this job is warned, but for submitit, whose own handler does what is to be done."""
     if this_job() is None or "SUBMITIT_EXECUTOR" in os.environ:
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    for status in WARNINGS:
-        signal.signal(status - 128, end)
+        return set()
+    return {status - 128 for status in WARNINGS}
 
 
 def requeue_if_warned(status: object) -> None:

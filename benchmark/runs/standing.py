@@ -70,7 +70,10 @@ def survey(results: Path) -> Survey:
         for run in store.load_runs(folder, found.refused.append):
             path = run.path.relative_to(results).as_posix()
             seen.add(path)
-            found.runs.append(_standing(path, run, queued.get(path)))
+            try:
+                found.runs.append(_standing(path, run, queued.get(path)))
+            except UserError as error:  # it was moved away meanwhile
+                found.refused.append(str(error))
     if jobs is None:
         waiting, state = {name: str(plan["job"]) for plan in plans for name in plan["runs"]}, "not begun"
     else:
@@ -104,6 +107,8 @@ def _standing(path: str, run: Run, job: str | None) -> Standing:
         state = "damaged"
     if state in WAITING:
         held, holder = owner.standing(run.path)
+        if held == "free" and (now := store.load_run(run.path)).state != run.state:  # it ended since it was read
+            return _standing(path, now, job)
         if held == "free":
             state = "queued" if job else "killed" if state == "running" else state
             where = f"job {job}" if job else ""

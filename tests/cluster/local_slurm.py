@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -167,10 +168,10 @@ def wait_until(true: Callable[[], bool], timeout_s: float = 60, every_s: float =
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Below those that the system gives to whoever asks for any, which may be asked for before they are used."""
+    ports: list[int] = []
+    while len(ports) < count:
+        with socket.socket() as each, contextlib.suppress(OSError):
+            each.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
+            ports.append(each.getsockname()[1])
     return ports

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,21 @@ def test_of_a_job_the_scheduler_is_asked(
 def test_a_scheduler_that_does_not_answer_leaves_silence_to_decide(folder: Path, squeue: Callable[[str], None]) -> None:
     claim_of(folder, owner.QUIET_S + 20, job="7")
     assert owner.standing(folder)[0] == "silent"
+
+
+def test_two_who_only_look_do_not_take_each_other_for_an_owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, seen = owner._try, []
+
+    def looked_at_meanwhile(*opened: Any, **how: Any) -> bool | None:
+        free = lock(*opened, **how)
+        if not seen:
+            seen.append("looking")
+            seen.append(owner.standing(folder)[0])
+        return free
+
+    monkeypatch.setattr(owner, "_try", looked_at_meanwhile)
+    assert owner.standing(folder)[0] == "free"
+    assert seen == ["looking", "free"]
 
 
 def test_under_one_kernel_the_lock_decides_at_once(folder: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmark.cli import parser
 from benchmark.cli import status as status_verb
-from benchmark.runs import owner
+from benchmark.runs import owner, store
 from benchmark.runs.standing import survey
+from benchmark.runs.store import Run
 from benchmark.screen import Screen
 from tests.cluster.test_owner import claim_of
 from tests.report.builder import build_run
@@ -65,6 +68,22 @@ def test_once_it_is_over_what_it_left_is_killed_interrupted_or_not_there(
     found = survey(results)
     assert not found.busy
     assert found.jobs == ["job 6_1 failed: slurmstepd: error: Detected 1 oom_kill event"]
+
+
+def test_a_run_that_ends_while_the_folder_is_read_was_not_killed(
+    results: Path, squeue: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue("")
+    read = store.load_runs
+
+    def read_while_it_ends(*arguments: Any, **how: Any) -> list[Run]:
+        runs = read(*arguments, **how)
+        shutil.rmtree(next(results.glob("*-md-*")))
+        build_run(results, "md")
+        return runs
+
+    monkeypatch.setattr(store, "load_runs", read_while_it_ends)
+    assert ("md", "finished") in states(results)
 
 
 def test_a_job_that_runs_again_after_its_node_died_has_its_run_queued(

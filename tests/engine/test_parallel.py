@@ -44,7 +44,7 @@ def die_in_one(group):
 
 
 def warned_in_one(group):
-    with Stop(patient=True).installed() as stop:
+    with Stop().installed() as stop:
         before = stop.agreed(group)
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGUSR1)

@@ -183,9 +183,10 @@ def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
         assert process.stdout is not None
         assert process.stdout.readline() == b"step\n"
         asked = time.monotonic()
-        for _ in range(signals):
-            process.send_signal(number)
+        process.send_signal(number)
+        while signals == 2 and process.poll() is None:  # two that come before it has a core become one
             time.sleep(0.2)
+            process.send_signal(number)
         assert process.wait(timeout=10) == 128 + number
         assert time.monotonic() - asked < 10
     run = store.load_run(next(tmp_path.glob("*-slow-*")))
@@ -265,7 +266,7 @@ def test_workers_that_do_not_listen_are_ended(tmp_path: Path, signals: int) -> N
     """After a while, or by a second signal at once."""
     script = tmp_path / "deaf.py"
     script.write_text(DEAF.lstrip())
-    command = [sys.executable, str(script), "1" if signals == 1 else "1000"]
+    command = [sys.executable, str(script), "5" if signals == 1 else "1000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:

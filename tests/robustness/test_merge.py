@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmark.errors import UserError
 from benchmark.report import findings
 from benchmark.report.listing import readable
+from benchmark.runs import merge as merging
 from benchmark.runs.directory import RunDirectory
 from benchmark.runs.merge import load_together, merge
-from benchmark.runs.store import load_runs
+from benchmark.runs.store import Run, load_runs
 from tests.report.builder import build_run
 from tests.robustness.helpers import TINY, execute, numbers, tiny
 from tests.robustness.test_kill import StopAt
@@ -144,6 +146,24 @@ def test_what_is_damaged_or_being_run_is_named_and_nothing_is_copied(tmp_path: P
         merge([a], a / ".." / "a")
     with pytest.raises(UserError, match="no such results folder"):
         merge([tmp_path / "nowhere"], a / "b")
+
+
+def test_a_run_that_ends_while_folders_are_read_is_merged_as_it_ended(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path / "a", 2)
+    interrupted(tmp_path / "into", 4)
+    read = merging.load_runs
+
+    def read_while_it_ends(folder: Path, *arguments: Any, **how: Any) -> list[Run]:
+        runs = read(folder, *arguments, **how)
+        if folder == tmp_path / "a":
+            assert execute(folder) == "finished"
+        return runs
+
+    monkeypatch.setattr(merging, "load_runs", read_while_it_ends)
+    assert merge([tmp_path / "a"], tmp_path / "into").further == [TINY.name]
+    assert numbers(tmp_path / "into" / TINY.name) == numbers(unbroken)
 
 
 def test_what_lies_beside_runs_is_copied_once_and_another_is_said(tmp_path: Path) -> None:
