@@ -7,7 +7,6 @@ it is told; the others end when it is gone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -19,7 +18,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from benchmark.engine.shutdown import DROP_AFTER_S, asked, end_with_parent, hearing, request, stopping, watched_over
+from benchmark.engine.shutdown import (
+    DROP_AFTER_S,
+    asked,
+    end_with_parent,
+    hearing,
+    heed,
+    request,
+    stopping,
+    tell,
+    watched_over,
+)
 
 STOP_S = DROP_AFTER_S + 8.0
 """How long the processes may take to end once a signal was passed on to them: to drop a step, and to write."""
@@ -39,8 +48,7 @@ def side_by_side(words: Sequence[str], count: int, device: str) -> int:
                 place = (share_of_cores(share, count), gpus[share % len(gpus)] if gpus else "")
                 jobs.start(tuple(words), place)
         status = jobs.status()
-        if (number := asked()) is not None:
-            raise SystemExit(128 + number)
+        heed()
     return status
 
 
@@ -89,9 +97,7 @@ class _Jobs:
             return
         self.deadline = time.monotonic() + STOP_S
         for process in self.processes:
-            if process.pid is not None and process.is_alive():
-                with contextlib.suppress(ProcessLookupError):  # it ended this moment
-                    os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
+            tell(process, signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def share_of_cores(share: int, count: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.group import Group, joined
-from benchmark.engine.shutdown import asked, end_with_parent, hearing, request, stopping, watched_over
+from benchmark.engine.shutdown import end_with_parent, hearing, heed, request, stopping, tell, watched_over
 
 GRACE_S = 20.0
 """How long the other workers may take to end by themselves once one has failed, or has ended because it was asked."""
@@ -158,7 +158,7 @@ class _Workers:
         self.begun = context.RawArray("b", self.size)
         resource_tracker.ensure_running()  # or it is started with the first worker, and lets the signals come
         for rank in range(self.size):
-            self._heed()
+            heed()
             report, report_end = context.Pipe(duplex=False)
             lifeline_end, lifeline = context.Pipe(duplex=False)
             given = (rank, self.size, self.device, self.rendezvous, self.begun, report_end, lifeline_end, self.pickled)
@@ -174,10 +174,6 @@ class _Workers:
             report_end.close()
             lifeline_end.close()
 
-    def _heed(self) -> None:
-        if (number := asked()) is not None:
-            raise SystemExit(128 + number)
-
     def result(self) -> Any:
         """Wait; return rank 0's value or raise the first failure."""
         with self._signals_passed_on():
@@ -187,7 +183,7 @@ class _Workers:
             finally:
                 self._end()
             if [kind for kind, _, _ in endings.values()] != ["returned"] * self.size:
-                self._heed()  # also where some did not listen and were ended
+                heed()  # also where some did not listen and were ended
         for rank, (kind, value, _) in sorted(endings.items(), key=lambda each: each[1][2]):  # the first is the cause
             if kind == "died":
                 raise WorkerDied(f"worker {rank} died ({value}); the same command goes on from the last checkpoint")
@@ -230,9 +226,7 @@ class _Workers:
                 return
             self.deadline = time.monotonic() + STOP_S
             for rank, worker in enumerate(self.workers):
-                if worker.pid is not None and worker.is_alive():
-                    with contextlib.suppress(ProcessLookupError):  # it ended this moment
-                        os.kill(worker.pid, number if self.begun[rank] else signal.SIGKILL)
+                tell(worker, number if self.begun[rank] else signal.SIGKILL)
 
         with hearing(dict.fromkeys(stopping(), pass_on)):
             yield

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from benchmark.engine.group import Group
 
 DROP_AFTER_S = 7.0
@@ -63,6 +65,19 @@ def request(number: int, end: Callable[[], None] = lambda: None) -> bool:
         end()
         os._exit(128 + number)
     return False
+
+
+def heed() -> None:
+    """End the process, :class:`SystemExit`, if a signal asked it to stop."""
+    if _process.asked is not None:
+        raise SystemExit(128 + _process.asked)
+
+
+def tell(process: BaseProcess, number: int) -> None:
+    """Send a signal to a process that this one started; to none that has ended, whose number may be another's."""
+    if process.pid is not None and process.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # it ended this moment
+            os.kill(process.pid, number)
 
 
 @contextlib.contextmanager

@@ -169,9 +169,9 @@ def wait_until(true: Callable[[], bool], timeout_s: float = 60, every_s: float =
 
 def _free_ports(count: int) -> list[int]:
     """Below those that the system gives to whoever asks for any, which may be asked for before they are used."""
-    ports: list[int] = []
+    ports: set[int] = set()
     while len(ports) < count:
         with socket.socket() as each, contextlib.suppress(OSError):
             each.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
-            ports.append(each.getsockname()[1])
-    return ports
+            ports.add(each.getsockname()[1])
+    return sorted(ports)
