@@ -184,10 +184,8 @@ def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
         assert process.stdout.readline() == b"step\n"
         asked = time.monotonic()
         process.send_signal(number)
-        while (
-            signals == 2 and process.poll() is None and time.monotonic() - asked < 10
-        ):  # two that come before it has a core become one
-            time.sleep(0.2)
+        while signals == 2 and process.poll() is None and time.monotonic() - asked < 10:
+            time.sleep(0.2)  # and again, for two that come before it has a core become one
             process.send_signal(number)
         assert process.wait(timeout=10) == 128 + number
         assert time.monotonic() - asked < 10
