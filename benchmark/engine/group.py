@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group: its defaults keep the one of its import alive (2.10)
 from torch import Tensor
 
 
@@ -73,7 +74,11 @@ class Group:
 
 @contextlib.contextmanager
 def joined(device: torch.device, local_rank: int, **how: Any) -> Iterator[Group]:
-    """Within the block this process is of the group that its environment, or `how`, names."""
+    """Within the block this process is of the group that its environment, or `how`, names.
+
+    The group's threads end with the block. One that outlived it would abort the process at its exit, now and then: it
+    lets go of a tensor while the interpreter ends.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
         device = torch.device("cuda", local_rank)

@@ -211,6 +211,26 @@ def test_ctrl_c_while_workers_start_is_silent(after_s, tmp_path):
     assert process.returncode == 130
 
 
+THREADS_AFTER_A_GROUP = """
+import os, sys, torch
+from benchmark.engine.group import joined
+
+with joined(torch.device("cpu"), 0, init_method=f"file://{sys.argv[1]}", rank=0, world_size=1):
+    during = len(os.listdir("/proc/self/task"))
+    import torch._dynamo  # torch's own, when it is first needed
+print(during > 1, len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_the_threads_of_a_group_end_with_it(tmp_path):
+    """One that lets go of a tensor while the interpreter ends would abort the process (torch 2.10)."""
+    command = [sys.executable, "-c", THREADS_AFTER_A_GROUP, str(tmp_path / "rendezvous")]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.stdout == "True 1\n", done.stderr
+
+
 def test_default_workers_are_at_most_one_per_task():
     assert default_workers(torch.device("cpu"), 1) == 1
     assert 1 <= default_workers(torch.device("cpu"), 1000) <= os.cpu_count()
