@@ -10,8 +10,10 @@ import optimizers
 from benchmark import report
 from benchmark.engine.allocator import keep_large_buffers
 from benchmark.report.published import TABLE_1
+from benchmark.runs.store import load_runs
 from benchmark.timing import measure, peers
 from tests.report.builder import build_run
+from tests.robustness.test_load import many
 
 CPU = torch.device("cpu")
 WORKLOADS = {"32x32 C=32": peers.Workload(32, 32), "84x84 C=64": peers.Workload(84, 64)}
@@ -42,6 +44,13 @@ def test_peer(benchmark, peer, quantity, size):
     benchmark.group = f"{quantity}, {size}"
     benchmark.extra_info["allocator"] = "as set for our own code"
     benchmark.pedantic(peers.WORK[peer, quantity], args=(network, task, workload.steps), rounds=5, warmup_rounds=1)
+
+
+def test_listing(benchmark, tmp_path):
+    """The states of 200 runs, as ``status`` reads them."""
+    many(tmp_path, 200)
+    benchmark.group = "listing"
+    benchmark.pedantic(load_runs, args=(tmp_path,), rounds=5, warmup_rounds=1)
 
 
 def test_report(benchmark, tmp_path):

@@ -47,3 +47,16 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
         (programs / "answer").write_text("".join(lines))
 
     return says
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm that takes every job as number 7 and does nothing; the last script that it was given."""
+    pytest.importorskip("submitit")
+    programs, script = tmp_path / "bin", tmp_path / "script.sh"
+    programs.mkdir()
+    for name, text in (("srun", ""), ("sbatch", f'cp "$1" {script}; echo Submitted batch job 7')):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    return script

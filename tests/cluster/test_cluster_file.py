@@ -95,19 +95,6 @@ def test_away_from_a_cluster_one_line_says_so(
     assert "there is no srun on this machine" in capsys.readouterr().err
 
 
-@pytest.fixture
-def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Slurm that takes every job as number 7 and does nothing; the last script that it was given."""
-    pytest.importorskip("submitit")
-    programs, script = tmp_path / "bin", tmp_path / "script.sh"
-    programs.mkdir()
-    for name, text in (("srun", ""), ("sbatch", f'cp "$1" {script}; echo Submitted batch job 7')):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
-    return script
-
-
 def test_a_job_asks_for_what_the_file_says_and_leaves_its_plan(
     sbatch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,12 +39,13 @@ def test_the_cores_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(results: Path, iterations: int) -> subprocess.Popen:
-    """Two jobs for four runs, each in the state ``running`` with a checkpoint."""
-    line = [sys.executable, "-m", "benchmark", *GRID, "--iterations", str(iterations), "--results", str(results)]
+    """Two jobs for four runs, each ``running`` with a checkpoint of its first half, at 20 ms and more a step."""
+    line = [sys.executable, "-m", "tests.slowly", *GRID, "--iterations", str(iterations), "--results", str(results)]
     process = subprocess.Popen([*line, "--jobs", "2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    for _ in range(3000):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
         runs = load_runs(results, lambda text: None) if results.exists() else []
-        if sum(run.status.get("iteration", 0) > 0 and is_alive(run.path) for run in runs) == 2:
+        if sum(0 < run.status.get("iteration", 0) < iterations // 2 and is_alive(run.path) for run in runs) == 2:
             return process
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -154,7 +155,7 @@ def test_only_the_starting_process_puts_a_job_back(requeues: bool, monkeypatch: 
 
 
 def test_more_workers_than_gpus_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sbatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(environment, "choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
