@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # before there is a group: its defaults keep the one of its import alive (2.10)
+import torch.distributed.nn.functional  # before there is a group: its defaults keep the one of its import alive (2.14)
 from torch import Tensor
 
 

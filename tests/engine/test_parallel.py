@@ -230,7 +230,7 @@ print(during > 1, len(os.listdir("/proc/self/task")))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 def test_the_threads_of_a_group_end_with_it(tmp_path):
-    """One that lets go of a tensor while the interpreter ends would abort the process (torch 2.10)."""
+    """One that lets go of a tensor while the interpreter ends would abort the process (torch 2.14)."""
     command = [sys.executable, "-c", THREADS_AFTER_A_GROUP, str(tmp_path / "rendezvous")]
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
