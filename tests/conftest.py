@@ -52,7 +52,7 @@ def figures_unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 def command() -> Command:
     """``command("run", "--methods", "maml")``: `python -m benchmark` in a process of its own."""
 
-    def run(*words: str | Path, timeout: float = 300, **options: object) -> subprocess.CompletedProcess:
+    def run(*words: str | Path, timeout: float = 120, **options: object) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", "benchmark", *map(str, words)]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options)
 

@@ -42,8 +42,7 @@ def started(results: Path, iterations: int) -> subprocess.Popen:
     """Two jobs for four runs, each ``running`` with a checkpoint of its first half, at 20 ms and more a step."""
     line = [sys.executable, "-m", "tests.slowly", *GRID, "--iterations", str(iterations), "--results", str(results)]
     process = subprocess.Popen([*line, "--jobs", "2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
+    for _ in range(3000):
         runs = load_runs(results, lambda text: None) if results.exists() else []
         if sum(0 < run.status.get("iteration", 0) < iterations // 2 and is_alive(run.path) for run in runs) == 2:
             return process

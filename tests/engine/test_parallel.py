@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.engine import shutdown
 from benchmark.engine.group import Group
 from benchmark.engine.parallel import WorkerDied, default_workers, launch
 from benchmark.engine.shutdown import Stop
@@ -45,7 +44,6 @@ def die_in_one(group):
 
 
 def warned_in_one(group):
-    shutdown.DROP_AFTER_S = 60  # of a process of its own; on a busy machine the other may be late
     with Stop().installed() as stop:
         before = stop.agreed(group)
         if group.rank == 1:
@@ -117,7 +115,7 @@ def test_exit_status_is_rank_zeros():
 
 SLEEPER = r"""
 import os, signal, sys, time
-from benchmark.engine import parallel
+from benchmark.engine.parallel import launch
 
 def wait_for_signal(group):
     def stop(number, frame):
@@ -130,8 +128,7 @@ def wait_for_signal(group):
         time.sleep(0.05)
 
 if __name__ == "__main__":
-    parallel.STOP_S = 60
-    parallel.launch(wait_for_signal, (), workers=2)
+    launch(wait_for_signal, (), workers=2)
 """
 
 
@@ -144,7 +141,7 @@ def test_signals_are_passed_on(number, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         lines = [process.stdout.readline(), process.stdout.readline()]
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=90)
+        rest, _ = process.communicate(timeout=30)
     assert lines == ["ready\n", "ready\n"]
     assert sorted(rest.splitlines()) == [f"rank {rank} got {int(number)}" for rank in (0, 1)]
     assert process.returncode == 128 + number
@@ -209,7 +206,7 @@ def test_ctrl_c_while_workers_start_is_silent(after_s, tmp_path):
             time.sleep(0.01)
         time.sleep(after_s)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=30)
     assert said == ""
     assert process.returncode == 130
 

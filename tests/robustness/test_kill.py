@@ -179,18 +179,16 @@ def test_a_slow_step_is_dropped_and_a_second_signal_ends_at_once(
     number: signal.Signals, drop_after_s: float, signals: int, tmp_path: Path
 ) -> None:
     line = [sys.executable, "-c", SLOW, str(tmp_path), str(drop_after_s)]
-    began = time.monotonic()
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"step\n"
         asked = time.monotonic()
-        within_s = 10 + asked - began  # a machine that is slow to begin may be slow to end
         process.send_signal(number)
-        while signals == 2 and process.poll() is None and time.monotonic() - asked < within_s:
+        while signals == 2 and process.poll() is None and time.monotonic() - asked < 10:
             time.sleep(0.2)  # and again, for two that come before it has a core become one
             process.send_signal(number)
-        assert process.wait(timeout=60) == 128 + number
-        assert time.monotonic() - asked < within_s
+        assert process.wait(timeout=10) == 128 + number
+        assert time.monotonic() - asked < 10
     run = store.load_run(next(tmp_path.glob("*-slow-*")))
     assert run.state == ("interrupted" if signals == 1 else "running")  # at once: with no time to write
     assert not is_alive(run.path)
@@ -218,8 +216,7 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
 
     def until(process: subprocess.Popen, iteration: int) -> Path:
         """Wait for a checkpoint of at least this iteration."""
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
+        for _ in range(6000):
             for path in results.glob("*/status.json"):
                 if store.load_run(path.parent).status.get("iteration", 0) >= iteration:
                     return path.parent
@@ -227,13 +224,12 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
             time.sleep(0.01)
         raise AssertionError("never came so far")
 
-    began = time.monotonic()
     with start(2) as process:
         path = until(process, 50)
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
-        assert time.monotonic() - asked < 10 + asked - began  # a machine that is slow to begin may be slow to end
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert time.monotonic() - asked < 10
     run = store.load_run(path)
     assert run.state == "interrupted"
     reached = run.status["iteration"]
@@ -241,7 +237,7 @@ def test_with_workers_stopped_killed_and_whatever_their_number_the_same_numbers(
     with start(2) as process:
         until(process, 50 * (reached // 50 + 1))
         process.kill()
-        assert process.wait(timeout=60) == -signal.SIGKILL
+        assert process.wait(timeout=30) == -signal.SIGKILL
         assert process.stderr is not None
         process.stderr.read()  # to its end: no worker lives
     assert store.load_run(path).state == "running"
@@ -272,7 +268,7 @@ def test_workers_that_do_not_listen_are_ended(tmp_path: Path, signals: int) -> N
     """After a while, or by a second signal at once."""
     script = tmp_path / "deaf.py"
     script.write_text(DEAF.lstrip())
-    command = [sys.executable, str(script), "10" if signals == 1 else "1000"]
+    command = [sys.executable, str(script), "5" if signals == 1 else "1000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -283,7 +279,7 @@ def test_workers_that_do_not_listen_are_ended(tmp_path: Path, signals: int) -> N
         assert [process.stdout.readline() for _ in range(2)] == ["asked\n"] * 2
         if signals == 2:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM
         assert process.stdout.read() == "", "a worker lives"  # its end of the pipe is closed when it ends
         assert "Traceback" not in process.stderr.read()
     finally:

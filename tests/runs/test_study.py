@@ -167,7 +167,7 @@ def test_two_processes_share_a_folder_and_do_no_run_twice(
 ) -> None:
     both = [_start(_words(file, root, tmp_path)) for _ in range(2)]
     try:
-        said = [process.communicate(timeout=300)[1] for process in both]
+        said = [process.communicate(timeout=120)[1] for process in both]
     finally:
         for process in both:
             process.kill()
